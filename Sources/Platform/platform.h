@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the library asks of the operating system, and nothing else does. Header-only, so that no C
+ * object is linked; every function fails by its return value. */
+#ifndef AUTOGLM_RELIABILITY_PLATFORM_H
+#define AUTOGLM_RELIABILITY_PLATFORM_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <linux/futex.h>
+#include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PLATFORM_CACHE_LINE 64
+
+/* ---- time ---- */
+
+static inline int64_t platform_monotonic_ns(void) {
+  struct timespec t;
+  if (clock_gettime(CLOCK_MONOTONIC, &t) != 0) return 0;
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Sleeps until a CLOCK_MONOTONIC instant; a signal does not shorten it. */
+static inline void platform_sleep_until_ns(int64_t deadline_ns) {
+  struct timespec t = {.tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000};
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
+  }
+}
+
+/* ---- memory ---- */
+
+/* Zeroed and aligned to a cache line, or NULL. */
+static inline void *platform_allocate(size_t bytes) {
+  void *memory = NULL;
+  if (bytes == 0 || bytes > (size_t)1 << 46) return NULL;
+  size_t whole = (bytes + PLATFORM_CACHE_LINE - 1) & ~(size_t)(PLATFORM_CACHE_LINE - 1);
+  if (posix_memalign(&memory, PLATFORM_CACHE_LINE, whole) != 0) return NULL;
+  memset(memory, 0, whole);
+  return memory;
+}
+
+static inline void platform_free(void *memory) { free(memory); }
+
+/* ---- waiting on a word shared by the threads of this process ---- */
+
+/* Waits while *word == expected, until an absolute CLOCK_MONOTONIC time (INT64_MAX: for ever).
+ * Returns 0 when woken or when the value differs, else ETIMEDOUT or EINTR. */
+static inline int platform_futex_wait(const void *word, uint32_t expected, int64_t deadline_ns) {
+  struct timespec t = {.tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000};
+  long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+                   deadline_ns == INT64_MAX ? NULL : &t, NULL, FUTEX_BITSET_MATCH_ANY);
+  return r == 0 || errno == EAGAIN ? 0 : errno;
+}
+
+static inline void platform_futex_wake(const void *word, int32_t count) {
+  syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
+}
+
+/* ---- eventfd ---- */
+
+/* A new eventfd, or -errno. */
+static inline int32_t platform_eventfd_create(void) {
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? -errno : fd;
+}
+
+static inline void platform_eventfd_signal(int32_t fd) {
+  uint64_t one = 1;
+  ssize_t written;
+  do written = write(fd, &one, sizeof one);
+  while (written < 0 && errno == EINTR);
+}
+
+static inline void platform_close(int32_t fd) { close(fd); }
+
+/* ---- entropy ---- */
+
+/* 64 bits from the kernel. Early in boot, or in a sandbox without the call, the clock and the
+ * address space's layout stand in: jitter needs to differ, not to be secret. */
+static inline uint64_t platform_entropy(void) {
+  uint64_t value = 0;
+  ssize_t got;
+  do got = getrandom(&value, sizeof value, 0);
+  while (got < 0 && errno == EINTR);
+  if (got == (ssize_t)sizeof value) return value;
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return ((uint64_t)t.tv_nsec << 32) ^ (uint64_t)t.tv_sec ^ (uint64_t)(uintptr_t)&value ^
+         ((uint64_t)getpid() << 16);
+}
+
+/* A page of zeros that is zeros again in every child of fork, or NULL. */
+static inline void *platform_wipe_on_fork_page(void) {
+  void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return NULL;
+  if (madvise(page, 4096, MADV_WIPEONFORK) != 0) {
+    munmap(page, 4096);
+    return NULL;
+  }
+  return page;
+}
+
+static inline void platform_unmap_page(void *page) { munmap(page, 4096); }
+
+/* ---- fork ---- */
+
+/* 0, or an errno. The handlers go when the library is unloaded. */
+static inline int platform_at_fork(void (*before)(void), void (*in_parent)(void),
+                                   void (*in_child)(void)) {
+  return pthread_atfork(before, in_parent, in_child);
+}
+
+static inline int32_t platform_errno(void) { return errno; }
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Statuses, errors, outcomes, time, randomness. Conventions: autoglm_reliability.h. */
+#ifndef AUTOGLM_RELIABILITY_COMMON_H
+#define AUTOGLM_RELIABILITY_COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of this header. agr_version() tells the library's. */
+#define AGR_VERSION_MAJOR 0
+#define AGR_VERSION_MINOR 1
+#define AGR_VERSION_PATCH 0
+
+/* The largest timestamp or finite duration, 2^62 - 1 ns. */
+#define AGR_TIME_MAX_NS INT64_C(4611686018427387903)
+/* "No limit", "never clears". */
+#define AGR_FOREVER INT64_C(9223372036854775807)
+/* The most cost dimensions that one request can have. */
+#define AGR_DIMENSIONS_MAX 4
+
+typedef int32_t agr_status;
+
+/* Values of agr_status. A number is never reused. */
+enum {
+  AGR_OK = 0,
+  /* Answers. */
+  AGR_LIMITED = 1,     /* not enough tokens now; retry_after_ns says when there are */
+  AGR_OPEN = 2,        /* the breaker admits nobody now */
+  AGR_IN_PROGRESS = 3, /* another caller is executing this key */
+  AGR_REPLAY = 4,      /* the key has a result; here it is */
+  AGR_STALE = 5,       /* late, duplicate or unknown permit, lease, ticket or pin: nothing changed */
+  AGR_MISMATCH = 6,    /* the key is in use with another fingerprint */
+  AGR_EXHAUSTED = 7,   /* no attempt, or no retry budget, is left */
+  AGR_TIMED_OUT = 8,   /* the time given ran out; nothing changed */
+  AGR_EMPTY = 9,       /* there is no event to read */
+  AGR_NOT_FOUND = 10,  /* the key is not known */
+  /* Errors. */
+  AGR_ERR_ARGUMENT = -1,    /* a value is out of its range; error->field names it */
+  AGR_ERR_NO_MEMORY = -2,   /* an allocation failed; the handle is as it was */
+  AGR_ERR_CAPACITY = -3,    /* a bound that the configuration set is reached */
+  AGR_ERR_STORE = -4,       /* a store failed */
+  AGR_ERR_STATE = -5,       /* the call is out of order */
+  AGR_ERR_NEVER_FITS = -6,  /* larger than the bucket or the cache can ever hold */
+  AGR_ERR_PARSE = -7,       /* the text is not in the format */
+  AGR_ERR_SYSTEM = -8       /* the operating system refused; error->message has errno */
+};
+
+/* What went wrong. Owned by the caller; both texts end with NUL. Never grows. */
+typedef struct agr_error {
+  agr_status status;
+  int32_t system_errno; /* with AGR_ERR_SYSTEM, else 0 */
+  char field[56];       /* the field, argument or component; may be empty */
+  char message[192];    /* one sentence */
+} agr_error;
+
+/* How a call ended, as a breaker sees it. */
+enum {
+  AGR_OUTCOME_SUCCESS = 1,
+  AGR_OUTCOME_FAILURE = 2,
+  AGR_OUTCOME_NEUTRAL = 3,     /* cancelled, or the caller's own mistake: counts nowhere */
+  AGR_OUTCOME_BACKPRESSURE = 4 /* the upstream is alive and asks for less (429, 503) */
+};
+
+/* The library's version, "major.minor.patch". Static; never NULL. */
+const char *agr_version(void);
+
+/* The name of a status, such as "AGR_LIMITED"; "AGR_UNKNOWN" for any other number. Static. */
+const char *agr_status_name(agr_status status);
+
+/* CLOCK_MONOTONIC, as every function without _at reads it. [ns] */
+int64_t agr_now_ns(void);
+
+/* The next number of the process's random stream: uniform 64 bits, seeded by the kernel, another
+ * stream after fork. Not for secrets. Lock-free. */
+uint64_t agr_random(void);
+
+/* The next number of a stream of one's own: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+ *
+ * state       in and out; any value is a valid seed, and the same seed gives the same stream.
+ * out_random  64 uniform bits.
+ * Errors      AGR_ERR_ARGUMENT: a NULL pointer.
+ * Threads     one thread at a time for one state. */
+agr_status agr_random_next(uint64_t *state, uint64_t *out_random, agr_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
