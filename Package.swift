@@ -8,7 +8,7 @@ import PackageDescription
 let sources: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded", .when(traits: ["Embedded"])),
   .unsafeFlags(
-    ["-wmo", "-Xcc", "-fPIC"], .when(traits: ["Embedded"])),
+    ["-wmo", "-Xfrontend", "-function-sections", "-Xcc", "-fPIC"], .when(traits: ["Embedded"])),
   .unsafeFlags(["-warnings-as-errors", "-Xcc", "-mcx16"]),
 ]
 
@@ -31,10 +31,10 @@ let package = Package(
         .linkedLibrary("m"),
         .unsafeFlags(
           [
-            "-enable-experimental-feature", "Embedded", "-wmo",
+            "-enable-experimental-feature", "Embedded", "-wmo", "-use-ld=lld",
             "-Xlinker", "-soname", "-Xlinker", "libautoglm_reliability.so.0",
             "-Xlinker", "--version-script=\(Context.packageDirectory)/abi/exports.map",
-            "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
+            "-Xlinker", "--undefined-version", "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
             "-Xlinker", "-z", "-Xlinker", "now",
           ], .when(traits: ["Embedded"])),
       ]),

@@ -1,0 +1,199 @@
+public import CAutoGLMReliability
+import Platform
+import ReliabilityCore
+import Synchronization
+
+// The conventions of the boundary, stated once.
+//
+// - A handle is a `Box`, in memory from the platform's allocator. Its first word tells its type, so that
+//   NULL, a handle of another kind and most handles that were destroyed are refused by name.
+// - A box is counted by its owner and by the policies that hold it; nothing on a hot path touches the
+//   count.
+// - Entry points translate and delegate: everything a caller can get wrong is thrown as a `Failure`
+//   by them or by the core, and becomes a status and an `agr_error` here.
+// - Structures are read and written by the prefix that both sides know (`struct_size`).
+
+// MARK: - Handles
+
+/// The kinds of handle, as the first word of a box.
+enum HandleKind: UInt64 {
+  case retryBudget = 0x6167_725f_6275_6467
+  case breaker = 0x6167_725f_6272_656b
+  case limiter = 0x6167_725f_6c69_6d69
+  case keyedLimiter = 0x6167_725f_6b65_7964
+  case idempotency = 0x6167_725f_6964_656d
+  case policy = 0x6167_725f_706f_6c69
+  case call = 0x6167_725f_6361_6c6c
+}
+
+/// What a handle points to.
+struct Box<Engine: ~Copyable>: ~Copyable {
+  let kind: Atomic<UInt64>
+  let references: Atomic<Int>
+  var engine: Engine
+}
+
+/// A handle that has been checked.
+typealias Handle<Engine: ~Copyable> = UnsafeMutablePointer<Box<Engine>>
+
+/// Checks a handle that a caller gave.
+@inline(__always)
+func handle<Engine: ~Copyable>(
+  _ pointer: OpaquePointer?, _ kind: HandleKind, _ field: StaticString
+) throws(Failure) -> Handle<Engine> {
+  guard let pointer else { throw .argument(field, "must not be NULL") }
+  let raw = UnsafeMutableRawPointer(pointer)
+  guard Int(bitPattern: raw) & 15 == 0 else { throw .argument(field, "is not a handle") }
+  let box = raw.assumingMemoryBound(to: Box<Engine>.self)
+  guard box.pointee.kind.load(ordering: .relaxed) == kind.rawValue else {
+    throw .argument(field, "is not a handle of this kind, or was destroyed")
+  }
+  return box
+}
+
+/// Makes a box around an engine and returns the handle.
+func makeHandle<Engine: ~Copyable>(
+  _ kind: HandleKind, _ engine: consuming Engine
+) throws(Failure) -> OpaquePointer {
+  guard let memory = platform_allocate(MemoryLayout<Box<Engine>>.size) else { throw .noMemory }
+  let box = memory.bindMemory(to: Box<Engine>.self, capacity: 1)
+  box.initialize(
+    to: Box(kind: Atomic(kind.rawValue), references: Atomic(1), engine: engine))
+  return OpaquePointer(box)
+}
+
+func retain<Engine: ~Copyable>(_ box: Handle<Engine>) {
+  box.pointee.references.wrappingAdd(1, ordering: .relaxed)
+}
+
+/// Drops one reference; the last one frees the box.
+func release<Engine: ~Copyable>(_ box: Handle<Engine>) {
+  guard box.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
+  else { return }
+  box.pointee.kind.store(0, ordering: .relaxed)
+  box.deinitialize(count: 1)
+  platform_free(box)
+}
+
+// MARK: - Statuses
+
+@inline(__always)
+func status(_ constant: Int) -> agr_status { agr_status(truncatingIfNeeded: constant) }
+
+extension Failure {
+  var status: agr_status {
+    switch kind {
+    case .argument: ReliabilityABI.status(AGR_ERR_ARGUMENT)
+    case .noMemory: ReliabilityABI.status(AGR_ERR_NO_MEMORY)
+    case .capacity: ReliabilityABI.status(AGR_ERR_CAPACITY)
+    case .state: ReliabilityABI.status(AGR_ERR_STATE)
+    case .neverFits: ReliabilityABI.status(AGR_ERR_NEVER_FITS)
+    case .parse: ReliabilityABI.status(AGR_ERR_PARSE)
+    case .system: ReliabilityABI.status(AGR_ERR_SYSTEM)
+    }
+  }
+
+  /// Writes the failure where the caller wants it, and returns its status.
+  func report(_ error: UnsafeMutablePointer<agr_error>?) -> agr_status {
+    guard let error else { return status }
+    error.pointee.status = status
+    error.pointee.system_errno = systemError
+    withUnsafeMutableBytes(of: &error.pointee.field) { copyText(field, $0) }
+    withUnsafeMutableBytes(of: &error.pointee.message) { copyText(message, $0) }
+    return status
+  }
+}
+
+/// Copies a text into a fixed array, cut to fit, and ends it with NUL.
+private func copyText(_ text: StaticString, _ into: UnsafeMutableRawBufferPointer) {
+  let count = min(text.utf8CodeUnitCount, into.count &- 1)
+  guard let base = into.baseAddress, count >= 0 else { return }
+  memcpy(base, text.utf8Start, count)
+  memset(base + count, 0, into.count &- count)
+}
+
+/// Runs the body of an entry point: its status, or that of its failure.
+@inline(__always)
+func guarded(
+  _ error: UnsafeMutablePointer<agr_error>?, _ body: () throws(Failure) -> Int
+) -> agr_status {
+  do throws(Failure) { return status(try body()) } catch let failure { return failure.report(error) }
+}
+
+// MARK: - Pointers and structures
+
+/// An output that must be given.
+@inline(__always)
+func required<T>(
+  _ pointer: UnsafeMutablePointer<T>?, _ field: StaticString
+) throws(Failure) -> UnsafeMutablePointer<T> {
+  guard let pointer else { throw .argument(field, "must not be NULL") }
+  return pointer
+}
+
+/// The most bytes that a structure of a later version may claim to have.
+private let largestStructure: UInt32 = 4096
+
+/// Checks a structure's own size.
+private func checkSize(_ size: UInt32, _ field: StaticString) throws(Failure) {
+  guard size >= 8 && size <= largestStructure && size % 8 == 0 else {
+    throw .argument(field, "struct_size must be the sizeof of the structure")
+  }
+}
+
+/// A caller's structure, with the defaults for the fields it does not have. `nil` gives the
+/// defaults where `optional` allows it.
+func readStructure<T: BitwiseCopyable>(
+  _ pointer: UnsafePointer<T>?, defaults: T, _ field: StaticString, optional: Bool = false
+) throws(Failure) -> T {
+  guard let pointer else {
+    if optional { return defaults }
+    throw .argument(field, "must not be NULL")
+  }
+  let raw = UnsafeRawPointer(pointer)
+  let size = raw.loadUnaligned(as: UInt32.self)
+  try checkSize(size, "struct_size")
+  let known = MemoryLayout<T>.size
+  var offset = known
+  while offset < Int(size) {
+    guard raw.load(fromByteOffset: offset, as: UInt8.self) == 0 else {
+      throw .argument("struct_size", "fields of a later version must be zero")
+    }
+    offset &+= 1
+  }
+  var value = defaults
+  memcpy(&value, raw, min(known, Int(size)))
+  return value
+}
+
+/// Checks an output structure before anything is done.
+func checkOutput<T: BitwiseCopyable>(
+  _ pointer: UnsafeMutablePointer<T>?, _ field: StaticString
+) throws(Failure) -> UnsafeMutablePointer<T> {
+  let pointer = try required(pointer, field)
+  try checkSize(UnsafeRawPointer(pointer).loadUnaligned(as: UInt32.self), field)
+  return pointer
+}
+
+/// Fills in as much of an output structure as the caller has.
+func writeStructure<T: BitwiseCopyable>(_ value: T, to pointer: UnsafeMutablePointer<T>) {
+  let raw = UnsafeMutableRawPointer(pointer)
+  let size = raw.loadUnaligned(as: UInt32.self)
+  var value = value
+  memcpy(raw, &value, min(MemoryLayout<T>.size, Int(size)))
+  if Int(size) > MemoryLayout<T>.size {
+    memset(raw + MemoryLayout<T>.size, 0, Int(size) &- MemoryLayout<T>.size)
+  }
+  raw.storeBytes(of: size, as: UInt32.self)
+}
+
+/// Writes defaults into a configuration of `size` bytes.
+func initialize<T: BitwiseCopyable>(_ pointer: UnsafeMutablePointer<T>?, _ size: UInt32, _ defaults: T)
+{
+  guard let pointer, size >= 8, size <= largestStructure else { return }
+  UnsafeMutableRawPointer(pointer).storeBytes(of: size, as: UInt32.self)
+  writeStructure(defaults, to: pointer)
+}
+
+@inline(__always)
+func now() -> Int64 { platform_monotonic_ns() }

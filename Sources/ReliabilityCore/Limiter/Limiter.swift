@@ -1,0 +1,203 @@
+import Synchronization
+
+/// A rate limiter: a token bucket, the reservations that are open, and what was refused.
+package struct Limiter: ~Copyable {
+  package struct Configuration {
+    package var rate: TokenRate
+    package var initial: Int64
+    package var maxReservations: Int
+    package var reservationTimeout: Int64
+    package var observe: Bool
+
+    package init(
+      rate: TokenRate, initial: Int64, maxReservations: Int, reservationTimeout: Int64,
+      observe: Bool
+    ) throws(Failure) {
+      guard initial >= -1 && initial <= rate.capacity else {
+        throw .argument("initial_tokens", "must be -1, or 0 ... capacity")
+      }
+      guard maxReservations >= 0 && maxReservations <= PermitTable.maximumCount else {
+        throw .argument("max_reservations", "must be 0 ... 1,048,576")
+      }
+      guard reservationTimeout >= 1 && reservationTimeout <= Time.max else {
+        throw .argument("reservation_timeout_ns", "must be 1 ... AGR_TIME_MAX_NS nanoseconds")
+      }
+      self.rate = rate
+      self.initial = initial == -1 ? rate.capacity : initial
+      self.maxReservations = maxReservations
+      self.reservationTimeout = reservationTimeout
+      self.observe = observe
+    }
+  }
+
+  /// Tokens taken ahead of their use.
+  package struct Reservation {
+    package let permit: UInt64
+    package let tokens: Int64
+    package let wait: Int64
+  }
+
+  package enum ReserveDecision {
+    case granted(Reservation)
+    case limited(retryAfter: Int64)
+  }
+
+  package struct Counters {
+    package let refused: UInt64
+    package let wouldRefuse: UInt64
+    package let forgiven: UInt64
+  }
+
+  private let timeline: Timeline
+  private let bucket: TokenBucket
+  private let reservations: PermitTable
+  private let refused: Atomic<UInt64>
+  private let wouldRefuse: Atomic<UInt64>
+  private let forgiven: Atomic<UInt64>
+  private let reservationTimeout: Int64
+  private let observe: Bool
+  private let maxReservations: Int
+
+  package init(_ configuration: Configuration, seed: UInt64, now: Int64) throws(Failure) {
+    try requireTime(now, "now_ns")
+    let bucket = try TokenBucket(configuration.rate, initial: configuration.initial, now: now)
+    let reservations = try PermitTable(count: configuration.maxReservations, seed: seed)
+    self.bucket = bucket
+    self.reservations = reservations
+    timeline = Timeline(now: now)
+    refused = Atomic(0)
+    wouldRefuse = Atomic(0)
+    forgiven = Atomic(0)
+    reservationTimeout = configuration.reservationTimeout
+    observe = configuration.observe
+    maxReservations = configuration.maxReservations
+  }
+
+  @inline(__always)
+  package func tryAcquire(_ tokens: Int64, now: Int64) throws(Failure) -> TokenBucket.Decision {
+    try Limiter.require(tokens, now)
+    let time = timeline.read(now)
+    let decision = try bucket.take(tokens, time)
+    if case .limited = decision { return refuse(tokens, decision, time) }
+    return decision
+  }
+
+  private func refuse(
+    _ tokens: Int64, _ decision: TokenBucket.Decision, _ time: Int64
+  ) -> TokenBucket.Decision {
+    guard observe else {
+      refused.wrappingAdd(1, ordering: .relaxed)
+      return decision
+    }
+    wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+    return .admitted
+  }
+
+  package func reserve(
+    _ tokens: Int64, maxWait: Int64, now: Int64
+  ) throws(Failure) -> ReserveDecision {
+    try Limiter.require(tokens, now)
+    try requireTimeOrForever(maxWait, "max_wait_ns")
+    let time = timeline.read(now)
+    switch try bucket.takeAhead(tokens, maxWait: maxWait, time) {
+    case .granted(let wait):
+      guard let permit = claim(tokens, time) else {
+        bucket.give(tokens, time)
+        throw Limiter.tooManyReservations
+      }
+      return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
+    case .limited(let retryAfter):
+      guard observe else {
+        refused.wrappingAdd(1, ordering: .relaxed)
+        return .limited(retryAfter: retryAfter)
+      }
+      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+      // Nothing was charged, so nothing comes back when it ends.
+      guard let permit = claim(0, time) else { throw Limiter.tooManyReservations }
+      return .granted(Reservation(permit: permit, tokens: tokens, wait: 0))
+    }
+  }
+
+  private static let tooManyReservations = Failure(
+    .capacity, "max_reservations", "that many reservations are open")
+
+  private func claim(_ tokens: Int64, _ time: Int64) -> UInt64? {
+    reservations.claim(
+      PermitTable.Payload(UInt64(bitPattern: tokens), 0),
+      expires: Time.add(time, reservationTimeout), now: time)
+  }
+
+  /// Ends a reservation; `actual` is its real cost, −1 when that is unknown. False: it was stale.
+  package func settle(_ permit: UInt64, actual: Int64, now: Int64) throws(Failure) -> Bool {
+    guard actual >= -1 && actual <= TokenRate.maximumTokens else {
+      throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
+    }
+    try requireTime(now, "now_ns")
+    let time = timeline.read(now)
+    guard let payload = reservations.complete(permit, now: time) else { return false }
+    let reserved = Int64(bitPattern: payload.first)
+    if actual == -1 || actual == reserved { return true }
+    if actual < reserved {
+      bucket.give(reserved &- actual, time)
+    } else {
+      let lost = bucket.charge(actual &- reserved, time)
+      if lost > 0 { forgiven.wrappingAdd(UInt64(bitPattern: lost), ordering: .relaxed) }
+    }
+    return true
+  }
+
+  package func cancel(_ permit: UInt64, now: Int64) throws(Failure) -> Bool {
+    try settle(permit, actual: 0, now: now)
+  }
+
+  /// Gives back what `tryAcquire` took, when another bucket of the same demand refused.
+  package func giveBack(_ tokens: Int64, now: Int64) {
+    bucket.give(tokens, timeline.read(now))
+  }
+
+  /// Adds tokens from elsewhere than the refill; never above the capacity.
+  package func deposit(_ tokens: Int64, now: Int64) throws(Failure) {
+    try Limiter.require(tokens, now)
+    bucket.give(tokens, timeline.read(now))
+  }
+
+  package func available(now: Int64) throws(Failure) -> Int64 {
+    try requireTime(now, "now_ns")
+    return bucket.available(timeline.read(now))
+  }
+
+  package func reconfigure(_ configuration: Configuration, now: Int64) throws(Failure) {
+    try requireTime(now, "now_ns")
+    guard configuration.maxReservations == maxReservations else {
+      throw .argument("max_reservations", "cannot be changed while in use")
+    }
+    guard configuration.reservationTimeout == reservationTimeout else {
+      throw .argument("reservation_timeout_ns", "cannot be changed while in use")
+    }
+    guard configuration.observe == observe else {
+      throw .argument("observe", "cannot be changed while in use")
+    }
+    try bucket.move(to: configuration.rate, timeline.read(now))
+  }
+
+  package func rate() -> TokenRate { bucket.currentRate() }
+
+  package func openReservations(now: Int64) -> Int {
+    reservations.open(now: timeline.read(now)).count
+  }
+
+  package func counters() -> Counters {
+    Counters(
+      refused: refused.load(ordering: .relaxed),
+      wouldRefuse: wouldRefuse.load(ordering: .relaxed),
+      forgiven: forgiven.load(ordering: .relaxed))
+  }
+
+  @inline(__always)
+  private static func require(_ tokens: Int64, _ now: Int64) throws(Failure) {
+    guard tokens >= 0 && tokens <= TokenRate.maximumTokens else {
+      throw .argument("tokens", "must be 0 ... 2^50")
+    }
+    try requireTime(now, "now_ns")
+  }
+}

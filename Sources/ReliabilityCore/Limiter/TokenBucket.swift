@@ -1,0 +1,215 @@
+import Synchronization
+
+/// A token bucket whose whole state is one word: the level `z`, the number of tokens that have been
+/// spent or have spilled over since time 0. Tokens are there while `z < refilled(now)`, and the
+/// bucket is full at `z = refilled(now) − capacity`. Below empty, `z` is ahead of the refill: debt.
+///
+/// A change of rate moves to the next of four epochs, each with a rate and a word of its own. The old
+/// word is closed by its top bit, so that nobody can spend from it any more; whoever finds it closed
+/// completes the move. No thread ever waits for another.
+package struct TokenBucket: ~Copyable {
+  private let epoch: Atomic<UInt64>
+  private let moving: Atomic<Bool>
+  private let epochs: AtomicWords
+
+  private static let epochCount: UInt64 = 4
+  private static let stride = 8
+  private static let closed: UInt64 = 1 << 63
+  /// Keeps the stored level positive although `z` may be as low as −capacity.
+  private static let bias: Int64 = 1 << 51
+
+  package init(_ rate: TokenRate, initial: Int64, now: Int64) throws(Failure) {
+    let epochs = try AtomicWords(count: Int(TokenBucket.epochCount) &* TokenBucket.stride)
+    self.epochs = epochs
+    epoch = Atomic(0)
+    moving = Atomic(false)
+    write(rate, epoch: 0)
+    self.epochs.store(0, TokenBucket.stored(rate.refilled(now) &- initial))
+  }
+
+  /// The bucket as one attempt at a change sees it.
+  private struct View {
+    let rate: TokenRate
+    let word: Int
+    let raw: UInt64
+    /// The level, with what has spilled over by now taken away.
+    let level: Int64
+    let refilled: Int64
+
+    @inline(__always)
+    var available: Int64 { refilled &- level }
+  }
+
+  @inline(__always)
+  private func view(_ now: Int64) -> View {
+    while true {
+      let number = epoch.load(ordering: .acquiring)
+      let word = TokenBucket.word(of: number)
+      let raw = epochs.loadAcquiring(word)
+      if raw & TokenBucket.closed == 0 {
+        let rate = rate(at: word)
+        let refilled = rate.refilled(now)
+        let level = Swift.max(TokenBucket.level(raw), refilled &- rate.capacity)
+        return View(rate: rate, word: word, raw: raw, level: level, refilled: refilled)
+      }
+      completeMove(from: number, now)
+    }
+  }
+
+  package enum Decision {
+    case admitted
+    /// Not now; the delay after which it would be, if nobody else came.
+    case limited(retryAfter: Int64)
+  }
+
+  /// Takes `tokens` if they are there. `tokens` is in `0...TokenRate.maximumTokens`.
+  @inline(__always)
+  package func take(_ tokens: Int64, _ now: Int64) throws(Failure) -> Decision {
+    while true {
+      let view = view(now)
+      let next = view.level &+ tokens
+      if next <= view.refilled {
+        if tokens == 0 || epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
+          return .admitted
+        }
+        continue
+      }
+      guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
+      return .limited(retryAfter: Time.subtract(view.rate.time(of: next), now))
+    }
+  }
+
+  package enum Advance {
+    case granted(wait: Int64)
+    case limited(retryAfter: Int64)
+  }
+
+  /// Takes `tokens` ahead of time if they will be there within `maxWait`, and the debt allows it.
+  package func takeAhead(
+    _ tokens: Int64, maxWait: Int64, _ now: Int64
+  ) throws(Failure) -> Advance {
+    while true {
+      let view = view(now)
+      guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
+      let next = view.level &+ tokens
+      if next <= view.refilled {
+        if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
+          return .granted(wait: 0)
+        }
+        continue
+      }
+      let wait = Time.subtract(view.rate.time(of: next), now)
+      if wait <= maxWait && wait != Time.forever && next &- view.refilled <= view.rate.maxDebt {
+        if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
+          return .granted(wait: wait)
+        }
+        continue
+      }
+      let untilNear = Time.subtract(wait, maxWait)
+      let untilDebt = Time.subtract(view.rate.time(of: next &- view.rate.maxDebt), now)
+      return .limited(retryAfter: Swift.max(untilNear, untilDebt))
+    }
+  }
+
+  /// Gives tokens back; never above the capacity.
+  package func give(_ tokens: Int64, _ now: Int64) {
+    while true {
+      let view = view(now)
+      let full = view.refilled &- view.rate.capacity
+      let next = Swift.max(view.level &- tokens, full)
+      if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) { return }
+    }
+  }
+
+  /// Takes tokens that are used already, into debt if need be, and returns how many of them were
+  /// beyond the greatest debt and are forgiven.
+  package func charge(_ tokens: Int64, _ now: Int64) -> Int64 {
+    while true {
+      let view = view(now)
+      let bottom = Swift.max(view.level, view.refilled &+ view.rate.maxDebt)
+      let next = Swift.min(view.level &+ tokens, bottom)
+      if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
+        return view.level &+ tokens &- next
+      }
+    }
+  }
+
+  package func available(_ now: Int64) -> Int64 { view(now).available }
+
+  package func currentRate() -> TokenRate {
+    rate(at: TokenBucket.word(of: epoch.load(ordering: .acquiring)))
+  }
+
+  /// Moves to another rate: what is available stays, up to the new capacity; debts stay.
+  package func move(to rate: TokenRate, _ now: Int64) throws(Failure) {
+    guard moving.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
+    else { throw Failure(.state, "limiter", "another reconfigure is under way") }
+    let number = epoch.load(ordering: .acquiring)
+    write(rate, epoch: number &+ 1)
+    epochs.storeReleasing(
+      TokenBucket.word(of: number &+ 1), TokenBucket.unset(epoch: number &+ 1))
+    let word = TokenBucket.word(of: number)
+    while true {
+      let raw = epochs.loadAcquiring(word)
+      if epochs.exchange(word, raw, raw | TokenBucket.closed) { break }
+    }
+    completeMove(from: number, now)
+    moving.store(false, ordering: .releasing)
+  }
+
+  /// Carries the level of a closed epoch over to the next, unless that is done.
+  private func completeMove(from number: UInt64, _ now: Int64) {
+    let old = TokenBucket.word(of: number)
+    let new = TokenBucket.word(of: number &+ 1)
+    let oldRate = rate(at: old)
+    let newRate = rate(at: new)
+    let raw = epochs.loadAcquiring(old)
+    let refilled = oldRate.refilled(now)
+    let level = Swift.max(
+      TokenBucket.level(raw & ~TokenBucket.closed), refilled &- oldRate.capacity)
+    let available = Swift.min(refilled &- level, newRate.capacity)
+    // Only the first to get here finds the word unset for this very epoch.
+    _ = epochs.exchange(
+      new, TokenBucket.unset(epoch: number &+ 1),
+      TokenBucket.stored(newRate.refilled(now) &- available))
+    _ = epoch.compareExchange(
+      expected: number, desired: number &+ 1, ordering: .acquiringAndReleasing)
+  }
+
+  private static let neverFits = Failure(
+    .neverFits, "tokens", "more than the capacity: it could never be admitted")
+
+  @inline(__always)
+  private static func word(of epoch: UInt64) -> Int {
+    Int(truncatingIfNeeded: epoch & (epochCount &- 1)) &* stride
+  }
+
+  @inline(__always)
+  private static func unset(epoch: UInt64) -> UInt64 { closed | (epoch & ~closed) }
+
+  @inline(__always)
+  private static func stored(_ level: Int64) -> UInt64 {
+    UInt64(bitPattern: level &+ bias) & ~closed
+  }
+
+  @inline(__always)
+  private static func level(_ raw: UInt64) -> Int64 { Int64(bitPattern: raw) &- bias }
+
+  private func write(_ rate: TokenRate, epoch: UInt64) {
+    let word = TokenBucket.word(of: epoch)
+    epochs.store(word &+ 1, UInt64(bitPattern: rate.capacity))
+    epochs.store(word &+ 2, UInt64(bitPattern: rate.maxDebt))
+    epochs.store(word &+ 3, rate.tokens)
+    epochs.store(word &+ 4, rate.interval)
+    epochs.store(word &+ 5, rate.reciprocal)
+  }
+
+  @inline(__always)
+  private func rate(at word: Int) -> TokenRate {
+    TokenRate(
+      capacity: Int64(bitPattern: epochs.load(word &+ 1)),
+      maxDebt: Int64(bitPattern: epochs.load(word &+ 2)),
+      reducedTokens: epochs.load(word &+ 3), interval: epochs.load(word &+ 4),
+      reciprocal: epochs.load(word &+ 5))
+  }
+}

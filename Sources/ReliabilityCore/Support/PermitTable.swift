@@ -1,0 +1,125 @@
+import Synchronization
+
+/// The permits that are out: a bounded table in which each slot is completed exactly once.
+///
+/// A permit is `generation << 20 | slot`; the generation starts at random and changes with each use
+/// of the slot, so that a permit of another table, a late or a repeated one is recognised. A slot
+/// whose time has run out is void, and free for the next. Lock-free: a slot changes hands by one
+/// exchange of its tag.
+package struct PermitTable: ~Copyable {
+  package struct Payload {
+    package let first: UInt64
+    package let second: UInt64
+
+    package init(_ first: UInt64, _ second: UInt64) {
+      self.first = first
+      self.second = second
+    }
+  }
+
+  package static let maximumCount = 1 << 20
+
+  private static let words = 4
+  private static let slotBits: UInt64 = 20
+  /// A tag is the generation with one of these in its two lowest bits.
+  private static let free: UInt64 = 0
+  private static let claiming: UInt64 = 1
+  private static let busy: UInt64 = 2
+  private static let stateMask: UInt64 = 3
+  private static let nextGeneration: UInt64 = 4
+
+  private let slots: AtomicWords
+  /// Where the last permit was returned: the slot most likely free, and in the cache.
+  private let hint: Atomic<Int>
+  private let count: Int
+
+  /// `count` at most 2^20; 0 makes a table that never gives a permit.
+  package init(count: Int, seed: UInt64) throws(Failure) {
+    let slots = try AtomicWords(count: Swift.max(1, count) &* PermitTable.words)
+    self.slots = slots
+    self.count = count
+    hint = Atomic(0)
+    var stream = SplitMix64(seed: seed)
+    for slot in 0..<count {
+      // 44 bits of generation fit beside the slot; never 0, so that no permit is 0.
+      self.slots.store(slot &* PermitTable.words, (stream.next() &>> 22 | 1) &<< 2)
+    }
+  }
+
+  /// A new permit, or `nil` when all are out.
+  ///
+  /// A slot whose permit expired, or whose `first` differs from `current` when one is given, is
+  /// taken over.
+  package func claim(
+    _ payload: Payload, expires: Int64, now: Int64, current: UInt64? = nil
+  ) -> UInt64? {
+    var slot = hint.load(ordering: .relaxed)
+    for _ in 0..<count {
+      if slot >= count { slot = 0 }
+      let base = slot &* PermitTable.words
+      let tag = slots.loadAcquiring(base)
+      if isAvailable(base, tag, now, current) {
+        let generation = (tag & ~PermitTable.stateMask) &+ PermitTable.nextGeneration
+        if slots.exchange(base, tag, generation | PermitTable.claiming) {
+          slots.store(base &+ 1, UInt64(bitPattern: expires))
+          slots.store(base &+ 2, payload.first)
+          slots.store(base &+ 3, payload.second)
+          slots.storeReleasing(base, generation | PermitTable.busy)
+          hint.store(slot &+ 1, ordering: .relaxed)
+          return permit(generation, slot)
+        }
+      }
+      slot &+= 1
+    }
+    return nil
+  }
+
+  /// What was claimed with the permit; `nil` when it is stale. It is complete after this.
+  package func complete(_ permit: UInt64, now: Int64) -> Payload? {
+    let slot = Int(truncatingIfNeeded: permit & ((1 << PermitTable.slotBits) &- 1))
+    guard slot < count else { return nil }
+    let base = slot &* PermitTable.words
+    let tag = slots.loadAcquiring(base)
+    guard tag & PermitTable.stateMask == PermitTable.busy,
+      self.permit(tag & ~PermitTable.stateMask, slot) == permit
+    else { return nil }
+    let expires = Int64(bitPattern: slots.load(base &+ 1))
+    let payload = Payload(slots.load(base &+ 2), slots.load(base &+ 3))
+    let freed = (tag & ~PermitTable.stateMask) | PermitTable.free
+    guard slots.exchange(base, tag, freed) else { return nil }
+    hint.store(slot, ordering: .relaxed)
+    return expires > now ? payload : nil
+  }
+
+  /// How many are out and valid; `soonest` is when the first of them expires.
+  package func open(now: Int64, current: UInt64? = nil) -> (count: Int, soonest: Int64) {
+    var open = 0
+    var soonest = Time.forever
+    for slot in 0..<count {
+      let base = slot &* PermitTable.words
+      let tag = slots.loadAcquiring(base)
+      if tag & PermitTable.stateMask == PermitTable.busy && !isAvailable(base, tag, now, current) {
+        open &+= 1
+        soonest = Swift.min(soonest, Int64(bitPattern: slots.load(base &+ 1)))
+      }
+    }
+    return (open, soonest)
+  }
+
+  @inline(__always)
+  private func isAvailable(_ base: Int, _ tag: UInt64, _ now: Int64, _ current: UInt64?) -> Bool {
+    switch tag & PermitTable.stateMask {
+    case PermitTable.free: return true
+    case PermitTable.busy:
+      if Int64(bitPattern: slots.load(base &+ 1)) <= now { return true }
+      if let current { return slots.load(base &+ 2) != current }
+      return false
+    default: return false
+    }
+  }
+
+  @inline(__always)
+  private func permit(_ generation: UInt64, _ slot: Int) -> UInt64 {
+    (generation &>> 2) &<< PermitTable.slotBits | UInt64(truncatingIfNeeded: slot)
+  }
+}
