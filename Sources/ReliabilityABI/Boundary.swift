@@ -5,10 +5,11 @@ import Synchronization
 
 // The conventions of the boundary, stated once.
 //
-// - A handle is a `Box`, in memory from the platform's allocator. Its first word tells its type, so that
-//   NULL, a handle of another kind and most handles that were destroyed are refused by name.
-// - A box is counted by its owner and by the policies that hold it; nothing on a hot path touches the
-//   count.
+// - A handle points to a header with the engine right behind it, in memory from the platform's
+//   allocator. The header's first word tells its type, so that NULL, a handle of another kind and
+//   most handles that were destroyed are refused by name.
+// - An engine is counted by its owner and by the policies that hold it; nothing on a hot path touches
+//   the count.
 // - Entry points translate and delegate: everything a caller can get wrong is thrown as a `Failure`
 //   by them or by the core, and becomes a status and an `agr_error` here.
 // - Structures are read and written by the prefix that both sides know (`struct_size`).
@@ -26,15 +27,17 @@ enum HandleKind: UInt64 {
   case call = 0x6167_725f_6361_6c6c
 }
 
-/// What a handle points to.
-struct Box<Engine: ~Copyable>: ~Copyable {
+/// What lies before an engine in memory.
+private struct HandleHeader: ~Copyable {
   let kind: Atomic<UInt64>
   let references: Atomic<Int>
-  var engine: Engine
 }
 
-/// A handle that has been checked.
-typealias Handle<Engine: ~Copyable> = UnsafeMutablePointer<Box<Engine>>
+/// Where the engine begins: right behind the header, in the same cache line.
+private let engineOffset = 16
+
+/// A handle that has been checked: a pointer to the engine itself.
+typealias Handle<Engine: ~Copyable> = UnsafeMutablePointer<Engine>
 
 /// Checks a handle that a caller gave.
 @inline(__always)
@@ -44,35 +47,51 @@ func handle<Engine: ~Copyable>(
   guard let pointer else { throw .argument(field, "must not be NULL") }
   let raw = UnsafeMutableRawPointer(pointer)
   guard Int(bitPattern: raw) & 15 == 0 else { throw .argument(field, "is not a handle") }
-  let box = raw.assumingMemoryBound(to: Box<Engine>.self)
-  guard box.pointee.kind.load(ordering: .relaxed) == kind.rawValue else {
+  let header = raw.assumingMemoryBound(to: HandleHeader.self)
+  guard header.pointee.kind.load(ordering: .relaxed) == kind.rawValue else {
     throw .argument(field, "is not a handle of this kind, or was destroyed")
   }
-  return box
+  return (raw + engineOffset).assumingMemoryBound(to: Engine.self)
 }
 
-/// Makes a box around an engine and returns the handle.
+/// The engine of a handle that was checked before.
+@inline(__always)
+func uncheckedHandle<Engine: ~Copyable>(_ pointer: OpaquePointer) -> Handle<Engine> {
+  (UnsafeMutableRawPointer(pointer) + engineOffset).assumingMemoryBound(to: Engine.self)
+}
+
+/// Moves an engine behind a header, and returns the handle for the caller.
 func makeHandle<Engine: ~Copyable>(
   _ kind: HandleKind, _ engine: consuming Engine
 ) throws(Failure) -> OpaquePointer {
-  guard let memory = platform_allocate(MemoryLayout<Box<Engine>>.size) else { throw .noMemory }
-  let box = memory.bindMemory(to: Box<Engine>.self, capacity: 1)
-  box.initialize(
-    to: Box(kind: Atomic(kind.rawValue), references: Atomic(1), engine: engine))
-  return OpaquePointer(box)
+  guard let memory = platform_allocate(engineOffset &+ MemoryLayout<Engine>.size) else {
+    throw .noMemory
+  }
+  memory.bindMemory(to: HandleHeader.self, capacity: 1).initialize(
+    to: HandleHeader(kind: Atomic(kind.rawValue), references: Atomic(1)))
+  (memory + engineOffset).bindMemory(to: Engine.self, capacity: 1).initialize(to: engine)
+  return OpaquePointer(memory)
 }
 
-func retain<Engine: ~Copyable>(_ box: Handle<Engine>) {
-  box.pointee.references.wrappingAdd(1, ordering: .relaxed)
+private func header<Engine: ~Copyable>(
+  _ engine: Handle<Engine>
+) -> UnsafeMutablePointer<HandleHeader> {
+  (UnsafeMutableRawPointer(engine) - engineOffset).assumingMemoryBound(to: HandleHeader.self)
 }
 
-/// Drops one reference; the last one frees the box.
-func release<Engine: ~Copyable>(_ box: Handle<Engine>) {
-  guard box.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
+func retain<Engine: ~Copyable>(_ engine: Handle<Engine>) {
+  header(engine).pointee.references.wrappingAdd(1, ordering: .relaxed)
+}
+
+/// Drops one reference; the last one frees the engine.
+func release<Engine: ~Copyable>(_ engine: Handle<Engine>) {
+  let header = header(engine)
+  guard
+    header.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
   else { return }
-  box.pointee.kind.store(0, ordering: .relaxed)
-  box.deinitialize(count: 1)
-  platform_free(box)
+  header.pointee.kind.store(0, ordering: .relaxed)
+  engine.deinitialize(count: 1)
+  platform_free(header)
 }
 
 // MARK: - Statuses

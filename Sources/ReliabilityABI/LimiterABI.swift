@@ -96,11 +96,186 @@ public func agr_limiter_try_acquire_at(
   guarded(error) { () throws(Failure) in
     let limiter = try limiterHandle(limiter)
     out_retry_after_ns?.pointee = 0
-    switch try limiter.pointee.engine.tryAcquire(tokens, now: now_ns) {
+    switch try limiter.pointee.tryAcquire(tokens, now: now_ns) {
     case .admitted: return AGR_OK
     case .limited(let retryAfter):
       out_retry_after_ns?.pointee = retryAfter
       return AGR_LIMITED
     }
+  }
+}
+
+@implementation @_cdecl("agr_limiter_acquire")
+public func agr_limiter_acquire(
+  _ limiter: OpaquePointer?, _ tokens: Int64, _ timeout_ns: Int64,
+  _ out_retry_after_ns: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let limiter = try limiterHandle(limiter)
+    out_retry_after_ns?.pointee = 0
+    let start = now()
+    switch try limiter.pointee.acquireAhead(tokens, maxWait: timeout_ns, now: start) {
+    case .granted(let wait, _):
+      if wait > 0 { platform_sleep_until_ns(Time.add(start, wait)) }
+      return AGR_OK
+    case .limited(let retryAfter):
+      out_retry_after_ns?.pointee = retryAfter
+      return AGR_LIMITED
+    }
+  }
+}
+
+@implementation @_cdecl("agr_limiter_reserve")
+public func agr_limiter_reserve(
+  _ limiter: OpaquePointer?, _ tokens: Int64, _ max_wait_ns: Int64,
+  _ out_reservation: UnsafeMutablePointer<agr_reservation>?,
+  _ out_retry_after_ns: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_reserve_at(
+    limiter, tokens, max_wait_ns, now(), out_reservation, out_retry_after_ns, error)
+}
+
+@implementation @_cdecl("agr_limiter_reserve_at")
+public func agr_limiter_reserve_at(
+  _ limiter: OpaquePointer?, _ tokens: Int64, _ max_wait_ns: Int64, _ now_ns: Int64,
+  _ out_reservation: UnsafeMutablePointer<agr_reservation>?,
+  _ out_retry_after_ns: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_reservation, "out_reservation")
+    out.pointee = agr_reservation()
+    out_retry_after_ns?.pointee = 0
+    let limiter = try limiterHandle(limiter)
+    return answer(
+      try limiter.pointee.reserve(tokens, maxWait: max_wait_ns, now: now_ns), out,
+      out_retry_after_ns)
+  }
+}
+
+/// Writes what came of a reservation, and says it.
+func answer(
+  _ decision: ReserveDecision, _ out: UnsafeMutablePointer<agr_reservation>,
+  _ out_retry_after_ns: UnsafeMutablePointer<Int64>?
+) -> Int {
+  switch decision {
+  case .granted(let reservation):
+    out.pointee = agr_reservation(
+      permit: reservation.permit, tokens: reservation.tokens, wait_ns: reservation.wait)
+    return AGR_OK
+  case .limited(let retryAfter):
+    out_retry_after_ns?.pointee = retryAfter
+    return AGR_LIMITED
+  }
+}
+
+@implementation @_cdecl("agr_limiter_cancel")
+public func agr_limiter_cancel(
+  _ limiter: OpaquePointer?, _ permit: UInt64, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_cancel_at(limiter, permit, now(), error)
+}
+
+@implementation @_cdecl("agr_limiter_cancel_at")
+public func agr_limiter_cancel_at(
+  _ limiter: OpaquePointer?, _ permit: UInt64, _ now_ns: Int64,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let limiter = try limiterHandle(limiter)
+    return try limiter.pointee.cancel(permit, now: now_ns) ? AGR_OK : AGR_STALE
+  }
+}
+
+@implementation @_cdecl("agr_limiter_settle")
+public func agr_limiter_settle(
+  _ limiter: OpaquePointer?, _ permit: UInt64, _ actual_tokens: Int64,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_settle_at(limiter, permit, actual_tokens, now(), error)
+}
+
+@implementation @_cdecl("agr_limiter_settle_at")
+public func agr_limiter_settle_at(
+  _ limiter: OpaquePointer?, _ permit: UInt64, _ actual_tokens: Int64, _ now_ns: Int64,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let limiter = try limiterHandle(limiter)
+    return try limiter.pointee.settle(permit, actual: actual_tokens, now: now_ns)
+      ? AGR_OK : AGR_STALE
+  }
+}
+
+@implementation @_cdecl("agr_limiter_available")
+public func agr_limiter_available(
+  _ limiter: OpaquePointer?, _ out_tokens: UnsafeMutablePointer<Int64>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_available_at(limiter, now(), out_tokens, error)
+}
+
+@implementation @_cdecl("agr_limiter_available_at")
+public func agr_limiter_available_at(
+  _ limiter: OpaquePointer?, _ now_ns: Int64, _ out_tokens: UnsafeMutablePointer<Int64>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let limiter = try limiterHandle(limiter)
+    try required(out_tokens, "out_tokens").pointee =
+      try limiter.pointee.available(now: now_ns)
+    return AGR_OK
+  }
+}
+
+@implementation @_cdecl("agr_limiter_reconfigure")
+public func agr_limiter_reconfigure(
+  _ limiter: OpaquePointer?, _ config: UnsafePointer<agr_limiter_config>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_reconfigure_at(limiter, config, now(), error)
+}
+
+@implementation @_cdecl("agr_limiter_reconfigure_at")
+public func agr_limiter_reconfigure_at(
+  _ limiter: OpaquePointer?, _ config: UnsafePointer<agr_limiter_config>?, _ now_ns: Int64,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let limiter = try limiterHandle(limiter)
+    try limiter.pointee.reconfigure(readConfiguration(config), now: now_ns)
+    return AGR_OK
+  }
+}
+
+@implementation @_cdecl("agr_limiter_snapshot_read")
+public func agr_limiter_snapshot_read(
+  _ limiter: OpaquePointer?, _ out_snapshot: UnsafeMutablePointer<agr_limiter_snapshot>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_snapshot_read_at(limiter, now(), out_snapshot, error)
+}
+
+@implementation @_cdecl("agr_limiter_snapshot_read_at")
+public func agr_limiter_snapshot_read_at(
+  _ limiter: OpaquePointer?, _ now_ns: Int64,
+  _ out_snapshot: UnsafeMutablePointer<agr_limiter_snapshot>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let limiter = try limiterHandle(limiter)
+    let out = try checkOutput(out_snapshot, "out_snapshot")
+    let available = try limiter.pointee.available(now: now_ns)
+    let rate = limiter.pointee.rate()
+    let counters = limiter.pointee.counters()
+    writeStructure(
+      agr_limiter_snapshot(
+        struct_size: 0,
+        open_reservations: UInt32(
+          truncatingIfNeeded: limiter.pointee.openReservations(now: now_ns)),
+        capacity: rate.capacity, refill_tokens: Int64(bitPattern: rate.tokens),
+        refill_interval_ns: Int64(bitPattern: rate.interval), available: available,
+        refused: counters.refused, would_refuse: counters.wouldRefuse,
+        forgiven: counters.forgiven), to: out)
+    return AGR_OK
   }
 }

@@ -30,18 +30,6 @@ package struct Limiter: ~Copyable {
     }
   }
 
-  /// Tokens taken ahead of their use.
-  package struct Reservation {
-    package let permit: UInt64
-    package let tokens: Int64
-    package let wait: Int64
-  }
-
-  package enum ReserveDecision {
-    case granted(Reservation)
-    case limited(retryAfter: Int64)
-  }
-
   package struct Counters {
     package let refused: UInt64
     package let wouldRefuse: UInt64
@@ -74,7 +62,7 @@ package struct Limiter: ~Copyable {
   }
 
   @inline(__always)
-  package func tryAcquire(_ tokens: Int64, now: Int64) throws(Failure) -> TokenBucket.Decision {
+  package func tryAcquire(_ tokens: Int64, now: Int64) throws(Failure) -> TakeDecision {
     try Limiter.require(tokens, now)
     let time = timeline.read(now)
     let decision = try bucket.take(tokens, time)
@@ -83,8 +71,8 @@ package struct Limiter: ~Copyable {
   }
 
   private func refuse(
-    _ tokens: Int64, _ decision: TokenBucket.Decision, _ time: Int64
-  ) -> TokenBucket.Decision {
+    _ tokens: Int64, _ decision: TakeDecision, _ time: Int64
+  ) -> TakeDecision {
     guard observe else {
       refused.wrappingAdd(1, ordering: .relaxed)
       return decision
@@ -93,39 +81,44 @@ package struct Limiter: ~Copyable {
     return .admitted
   }
 
+  /// Takes tokens to be used after a wait of at most `maxWait`.
+  package func acquireAhead(
+    _ tokens: Int64, maxWait: Int64, now: Int64
+  ) throws(Failure) -> AdvanceDecision {
+    try Limiter.require(tokens, now)
+    try requireTimeOrForever(maxWait, "max_wait_ns")
+    let decision = try bucket.takeAhead(tokens, maxWait: maxWait, timeline.read(now))
+    guard case .limited = decision else { return decision }
+    guard observe else {
+      refused.wrappingAdd(1, ordering: .relaxed)
+      return decision
+    }
+    wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+    return .granted(wait: 0, charged: 0)
+  }
+
+  /// `acquireAhead`, with a permit by which the tokens can come back.
   package func reserve(
     _ tokens: Int64, maxWait: Int64, now: Int64
   ) throws(Failure) -> ReserveDecision {
-    try Limiter.require(tokens, now)
-    try requireTimeOrForever(maxWait, "max_wait_ns")
-    let time = timeline.read(now)
-    switch try bucket.takeAhead(tokens, maxWait: maxWait, time) {
-    case .granted(let wait):
-      guard let permit = claim(tokens, time) else {
-        bucket.give(tokens, time)
+    switch try acquireAhead(tokens, maxWait: maxWait, now: now) {
+    case .limited(let retryAfter): return .limited(retryAfter: retryAfter)
+    case .granted(let wait, let charged):
+      let time = timeline.read(now)
+      guard
+        let permit = reservations.claim(
+          PermitTable.Payload(UInt64(bitPattern: charged), 0),
+          expires: Time.add(time, reservationTimeout), now: time)
+      else {
+        bucket.give(charged, time)
         throw Limiter.tooManyReservations
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
-    case .limited(let retryAfter):
-      guard observe else {
-        refused.wrappingAdd(1, ordering: .relaxed)
-        return .limited(retryAfter: retryAfter)
-      }
-      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
-      // Nothing was charged, so nothing comes back when it ends.
-      guard let permit = claim(0, time) else { throw Limiter.tooManyReservations }
-      return .granted(Reservation(permit: permit, tokens: tokens, wait: 0))
     }
   }
 
   private static let tooManyReservations = Failure(
     .capacity, "max_reservations", "that many reservations are open")
-
-  private func claim(_ tokens: Int64, _ time: Int64) -> UInt64? {
-    reservations.claim(
-      PermitTable.Payload(UInt64(bitPattern: tokens), 0),
-      expires: Time.add(time, reservationTimeout), now: time)
-  }
 
   /// Ends a reservation; `actual` is its real cost, −1 when that is unknown. False: it was stale.
   package func settle(_ permit: UInt64, actual: Int64, now: Int64) throws(Failure) -> Bool {

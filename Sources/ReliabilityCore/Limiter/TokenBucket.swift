@@ -56,15 +56,9 @@ package struct TokenBucket: ~Copyable {
     }
   }
 
-  package enum Decision {
-    case admitted
-    /// Not now; the delay after which it would be, if nobody else came.
-    case limited(retryAfter: Int64)
-  }
-
   /// Takes `tokens` if they are there. `tokens` is in `0...TokenRate.maximumTokens`.
   @inline(__always)
-  package func take(_ tokens: Int64, _ now: Int64) throws(Failure) -> Decision {
+  package func take(_ tokens: Int64, _ now: Int64) throws(Failure) -> TakeDecision {
     while true {
       let view = view(now)
       let next = view.level &+ tokens
@@ -79,29 +73,24 @@ package struct TokenBucket: ~Copyable {
     }
   }
 
-  package enum Advance {
-    case granted(wait: Int64)
-    case limited(retryAfter: Int64)
-  }
-
   /// Takes `tokens` ahead of time if they will be there within `maxWait`, and the debt allows it.
   package func takeAhead(
     _ tokens: Int64, maxWait: Int64, _ now: Int64
-  ) throws(Failure) -> Advance {
+  ) throws(Failure) -> AdvanceDecision {
     while true {
       let view = view(now)
       guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
       let next = view.level &+ tokens
       if next <= view.refilled {
         if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
-          return .granted(wait: 0)
+          return .granted(wait: 0, charged: tokens)
         }
         continue
       }
       let wait = Time.subtract(view.rate.time(of: next), now)
       if wait <= maxWait && wait != Time.forever && next &- view.refilled <= view.rate.maxDebt {
         if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
-          return .granted(wait: wait)
+          return .granted(wait: wait, charged: tokens)
         }
         continue
       }
