@@ -5,11 +5,18 @@ import PackageDescription
 // only. Without the trait the very same sources are built with the full runtime, for the tests and
 // the sanitizers.
 
+#if arch(x86_64)
+  // The keyed limiter exchanges 16 bytes at once.
+  let wideExchange = ["-Xcc", "-mcx16"]
+#else
+  let wideExchange: [String] = []
+#endif
+
 let sources: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded", .when(traits: ["Embedded"])),
   .unsafeFlags(
     ["-wmo", "-Xfrontend", "-function-sections", "-Xcc", "-fPIC"], .when(traits: ["Embedded"])),
-  .unsafeFlags(["-warnings-as-errors", "-Xcc", "-mcx16"]),
+  .unsafeFlags(["-warnings-as-errors"] + wideExchange),
 ]
 
 let package = Package(

@@ -48,7 +48,7 @@ typedef struct agr_breaker_config {
   uint32_t half_open_permits;    /* probes at a time, 1 ... 64; default 3 */
   uint32_t half_open_successes;  /* that close it, 1 ... 1000; 0: half_open_permits; default 0 */
   uint32_t max_permits;          /* calls in flight that it can tell apart, 1 ... 1,048,576;
-                                    default 4096; 16 bytes each */
+                                    default 4096; 24 bytes each */
   double failure_rate;           /* above 0 ... 1; 0: off; default 0.5 */
   double slow_rate;              /* above 0 ... 1; 0: off; default 0 */
   int64_t slow_call_ns;          /* a call this long or longer is slow; default 60 s */

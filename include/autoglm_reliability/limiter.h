@@ -18,7 +18,7 @@ typedef struct agr_limiter agr_limiter;
 
 typedef struct agr_limiter_config {
   uint32_t struct_size;
-  uint32_t max_reservations;      /* open at a time, 0 ... 1,048,576; default 1024; 32 bytes each */
+  uint32_t max_reservations;      /* open at a time, 0 ... 1,048,576; default 1024; 40 bytes each */
   int64_t capacity;               /* tokens (burst), 1 ... 2^50; no default */
   int64_t refill_tokens;          /* 0 ... 2^50; 0: never; no default */
   int64_t refill_interval_ns;     /* 1 ns ... 1 year, and at least 1 ns per refill token; default 1 s */
@@ -88,7 +88,8 @@ agr_status agr_limiter_reserve_at(agr_limiter *limiter, int64_t tokens, int64_t 
                                   int64_t now_ns, agr_reservation *out_reservation,
                                   int64_t *out_retry_after_ns, agr_error *error);
 
-/* Gives a reservation back whole. It never fills the bucket above its capacity.
+/* Gives a reservation back. It never fills the bucket above its capacity: tokens which the bucket
+ * has refilled since, and which would have spilled over, do not come back.
  * Answers  AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT. */
 agr_status agr_limiter_cancel(agr_limiter *limiter, uint64_t permit, agr_error *error);
 agr_status agr_limiter_cancel_at(agr_limiter *limiter, uint64_t permit, int64_t now_ns,
@@ -176,7 +177,7 @@ agr_status agr_limiter_reserve_all_at(const agr_limiter_demand *demands, uint32_
 
 /* A bucket for every key, all of the same capacity and refill: 16 bytes a key, whose memory is
  * bounded from the start. A key whose bucket is full again takes no place. Keys are known by a
- * keyed 64-bit hash (SipHash-1-3, random seed); two keys share a bucket with probability 2^-64. A
+ * keyed 64-bit hash (SipHash-1-3, random seed); two keys share a bucket with probability 2^-63. A
  * request's cost is rounded up to whole nanoseconds of refill. Lock-free. */
 typedef struct agr_keyed_limiter agr_keyed_limiter;
 
@@ -196,7 +197,7 @@ typedef struct agr_keyed_limiter_config {
                                      takes at most 10 years; default 1 s */
   int64_t max_debt_tokens;        /* as agr_limiter_config */
   int64_t reservation_timeout_ns; /* as agr_limiter_config */
-  uint32_t max_reservations;      /* 0 ... 1,048,576; default 1024; 32 bytes each */
+  uint32_t max_reservations;      /* 0 ... 1,048,576; default 1024; 40 bytes each */
   int32_t when_full;              /* AGR_WHEN_FULL_*; default REFUSE */
   uint32_t max_key_bytes;         /* 1 ... 1,048,576; default 1024 */
   uint32_t observe;               /* as agr_limiter_config */

@@ -7,9 +7,23 @@ package enum TakeDecision {
 
 /// Whether tokens were taken ahead of time.
 package enum AdvanceDecision {
-  /// To be used after `wait`. `charged` were taken: fewer than asked for only when observing.
-  case granted(wait: Int64, charged: Int64)
+  /// To be used after `wait`.
+  case granted(wait: Int64, charged: Charge)
   case limited(retryAfter: Int64)
+}
+
+/// What a bucket was charged, and where that brought its level.
+package struct Charge {
+  /// Fewer than were asked for only when observing: 0.
+  package let tokens: Int64
+  package let level: Int64
+  package let epoch: UInt64
+
+  package init(tokens: Int64, level: Int64, epoch: UInt64) {
+    self.tokens = tokens
+    self.level = level
+    self.epoch = epoch
+  }
 }
 
 /// Tokens taken ahead of their use.

@@ -49,7 +49,8 @@ package struct Limiter: ~Copyable {
   package init(_ configuration: Configuration, seed: UInt64, now: Int64) throws(Failure) {
     try requireTime(now, "now_ns")
     let bucket = try TokenBucket(configuration.rate, initial: configuration.initial, now: now)
-    let reservations = try PermitTable(count: configuration.maxReservations, seed: seed)
+    let reservations = try PermitTable(
+      count: configuration.maxReservations, payloadWords: 3, seed: seed)
     self.bucket = bucket
     self.reservations = reservations
     timeline = Timeline(now: now)
@@ -94,7 +95,7 @@ package struct Limiter: ~Copyable {
       return decision
     }
     wouldRefuse.wrappingAdd(1, ordering: .relaxed)
-    return .granted(wait: 0, charged: 0)
+    return .granted(wait: 0, charged: Charge(tokens: 0, level: 0, epoch: 0))
   }
 
   /// `acquireAhead`, with a permit by which the tokens can come back.
@@ -107,10 +108,12 @@ package struct Limiter: ~Copyable {
       let time = timeline.read(now)
       guard
         let permit = reservations.claim(
-          PermitTable.Payload(UInt64(bitPattern: charged), 0),
+          PermitTable.Payload(
+            UInt64(bitPattern: charged.tokens), UInt64(bitPattern: charged.level),
+            charged.epoch),
           expires: Time.add(time, reservationTimeout), now: time)
       else {
-        bucket.give(charged, time)
+        bucket.give(charged.tokens, time)
         throw Limiter.tooManyReservations
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
@@ -128,12 +131,14 @@ package struct Limiter: ~Copyable {
     try requireTime(now, "now_ns")
     let time = timeline.read(now)
     guard let payload = reservations.complete(permit, now: time) else { return false }
-    let reserved = Int64(bitPattern: payload.first)
-    if actual == -1 || actual == reserved { return true }
-    if actual < reserved {
-      bucket.give(reserved &- actual, time)
+    let charge = Charge(
+      tokens: Int64(bitPattern: payload.first), level: Int64(bitPattern: payload.second),
+      epoch: payload.third)
+    if actual == -1 || actual == charge.tokens { return true }
+    if actual < charge.tokens {
+      bucket.refund(charge.tokens &- actual, of: charge, time)
     } else {
-      let lost = bucket.charge(actual &- reserved, time)
+      let lost = bucket.charge(actual &- charge.tokens, time)
       if lost > 0 { forgiven.wrappingAdd(UInt64(bitPattern: lost), ordering: .relaxed) }
     }
     return true

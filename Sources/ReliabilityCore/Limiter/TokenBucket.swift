@@ -30,6 +30,7 @@ package struct TokenBucket: ~Copyable {
   /// The bucket as one attempt at a change sees it.
   private struct View {
     let rate: TokenRate
+    let epoch: UInt64
     let word: Int
     let raw: UInt64
     /// The level, with what has spilled over by now taken away.
@@ -38,6 +39,15 @@ package struct TokenBucket: ~Copyable {
 
     @inline(__always)
     var available: Int64 { refilled &- level }
+
+    /// The level of a full bucket.
+    @inline(__always)
+    var full: Int64 { refilled &- rate.capacity }
+
+    @inline(__always)
+    func charge(_ tokens: Int64) -> Charge {
+      Charge(tokens: tokens, level: level &+ tokens, epoch: epoch)
+    }
   }
 
   @inline(__always)
@@ -50,10 +60,16 @@ package struct TokenBucket: ~Copyable {
         let rate = rate(at: word)
         let refilled = rate.refilled(now)
         let level = Swift.max(TokenBucket.level(raw), refilled &- rate.capacity)
-        return View(rate: rate, word: word, raw: raw, level: level, refilled: refilled)
+        return View(
+          rate: rate, epoch: number, word: word, raw: raw, level: level, refilled: refilled)
       }
       completeMove(from: number, now)
     }
+  }
+
+  @inline(__always)
+  private func exchange(_ view: View, _ level: Int64) -> Bool {
+    epochs.exchange(view.word, view.raw, TokenBucket.stored(level))
   }
 
   /// Takes `tokens` if they are there. `tokens` is in `0...TokenRate.maximumTokens`.
@@ -63,7 +79,7 @@ package struct TokenBucket: ~Copyable {
       let view = view(now)
       let next = view.level &+ tokens
       if next <= view.refilled {
-        if tokens == 0 || epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
+        if tokens == 0 || exchange(view, next) {
           return .admitted
         }
         continue
@@ -82,15 +98,15 @@ package struct TokenBucket: ~Copyable {
       guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
       let next = view.level &+ tokens
       if next <= view.refilled {
-        if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
-          return .granted(wait: 0, charged: tokens)
+        if exchange(view, next) {
+          return .granted(wait: 0, charged: view.charge(tokens))
         }
         continue
       }
       let wait = Time.subtract(view.rate.time(of: next), now)
       if wait <= maxWait && wait != Time.forever && next &- view.refilled <= view.rate.maxDebt {
-        if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
-          return .granted(wait: wait, charged: tokens)
+        if exchange(view, next) {
+          return .granted(wait: wait, charged: view.charge(tokens))
         }
         continue
       }
@@ -104,9 +120,20 @@ package struct TokenBucket: ~Copyable {
   package func give(_ tokens: Int64, _ now: Int64) {
     while true {
       let view = view(now)
-      let full = view.refilled &- view.rate.capacity
-      let next = Swift.max(view.level &- tokens, full)
-      if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) { return }
+      if exchange(view, Swift.max(view.level &- tokens, view.full)) { return }
+    }
+  }
+
+  /// Gives back `tokens` of an earlier charge, as far as the bucket has not refilled them meanwhile:
+  /// had they not been taken, they would have spilled over when it was full. (Once a change of rate
+  /// lies between, what would have spilled is not known, and all of them come back.)
+  package func refund(_ tokens: Int64, of charge: Charge, _ now: Int64) {
+    while true {
+      let view = view(now)
+      let kept =
+        view.epoch == charge.epoch ? Swift.max(0, charge.level &- view.full) : tokens
+      let next = Swift.max(view.level &- Swift.min(tokens, kept), view.full)
+      if exchange(view, next) { return }
     }
   }
 
@@ -117,7 +144,7 @@ package struct TokenBucket: ~Copyable {
       let view = view(now)
       let bottom = Swift.max(view.level, view.refilled &+ view.rate.maxDebt)
       let next = Swift.min(view.level &+ tokens, bottom)
-      if epochs.exchange(view.word, view.raw, TokenBucket.stored(next)) {
+      if exchange(view, next) {
         return view.level &+ tokens &- next
       }
     }

@@ -47,6 +47,48 @@ public import Platform
   }
 }
 
+/// A fixed array of pairs of words, each pair exchanged as one. Indices as in `AtomicWords`.
+@frozen public struct AtomicPairs: ~Copyable {
+  @usableFromInline let base: UnsafeMutablePointer<Atomic<WordPair>>
+  package let count: Int
+
+  /// `count` pairs of zeros, four to a cache line.
+  package init(count: Int) throws(Failure) {
+    guard let memory = platform_allocate(count &* MemoryLayout<WordPair>.stride) else {
+      throw .noMemory
+    }
+    base = memory.assumingMemoryBound(to: Atomic<WordPair>.self)
+    self.count = count
+  }
+
+  @inlinable deinit { platform_free(base) }
+
+  /// A pair that stood there: the second word was read while the first did not change. An exchange
+  /// compares both, so that a pair which was replaced by its like meanwhile does no harm.
+  @inline(__always)
+  package func load(_ index: Int) -> (UInt64, UInt64) {
+    let words = UnsafeMutableRawPointer(base + index).assumingMemoryBound(
+      to: Atomic<UInt64>.self)
+    while true {
+      let first = words[0].load(ordering: .acquiring)
+      let second = words[1].load(ordering: .acquiring)
+      if words[0].load(ordering: .relaxed) == first { return (first, second) }
+    }
+  }
+
+  /// Replaces one pair by another; says whether it did.
+  @inline(__always)
+  package func exchange(
+    _ index: Int, _ expected: (UInt64, UInt64), _ desired: (UInt64, UInt64)
+  ) -> Bool {
+    base[index].compareExchange(
+      expected: WordPair(first: UInt(expected.0), second: UInt(expected.1)),
+      desired: WordPair(first: UInt(desired.0), second: UInt(desired.1)),
+      ordering: .sequentiallyConsistent
+    ).exchanged
+  }
+}
+
 /// A fixed array of plain values, from the platform's allocator, zero at first.
 ///
 /// Invariant: `Element` is trivial, and all of its bytes zero is a value of it.

@@ -7,19 +7,21 @@ import Synchronization
 /// whose time has run out is void, and free for the next. Lock-free: a slot changes hands by one
 /// exchange of its tag.
 package struct PermitTable: ~Copyable {
+  /// What is remembered of a permit; a table keeps the first one, two or three of them.
   package struct Payload {
     package let first: UInt64
     package let second: UInt64
+    package let third: UInt64
 
-    package init(_ first: UInt64, _ second: UInt64) {
+    package init(_ first: UInt64, _ second: UInt64 = 0, _ third: UInt64 = 0) {
       self.first = first
       self.second = second
+      self.third = third
     }
   }
 
   package static let maximumCount = 1 << 20
 
-  private static let words = 4
   private static let slotBits: UInt64 = 20
   /// A tag is the generation with one of these in its two lowest bits.
   private static let free: UInt64 = 0
@@ -29,20 +31,23 @@ package struct PermitTable: ~Copyable {
   private static let nextGeneration: UInt64 = 4
 
   private let slots: AtomicWords
+  /// Words a slot: its tag, when it expires, the payload.
+  private let stride: Int
   /// Where the last permit was returned: the slot most likely free, and in the cache.
   private let hint: Atomic<Int>
   private let count: Int
 
-  /// `count` at most 2^20; 0 makes a table that never gives a permit.
-  package init(count: Int, seed: UInt64) throws(Failure) {
-    let slots = try AtomicWords(count: Swift.max(1, count) &* PermitTable.words)
+  /// `count` at most 2^20; 0 makes a table that never gives a permit. `payloadWords` 1, 2 or 3.
+  package init(count: Int, payloadWords: Int, seed: UInt64) throws(Failure) {
+    let slots = try AtomicWords(count: Swift.max(1, count) &* (2 &+ payloadWords))
     self.slots = slots
+    stride = 2 &+ payloadWords
     self.count = count
     hint = Atomic(0)
     var stream = SplitMix64(seed: seed)
     for slot in 0..<count {
       // 44 bits of generation fit beside the slot; never 0, so that no permit is 0.
-      self.slots.store(slot &* PermitTable.words, (stream.next() &>> 22 | 1) &<< 2)
+      self.slots.store(slot &* stride, (stream.next() &>> 22 | 1) &<< 2)
     }
   }
 
@@ -56,14 +61,15 @@ package struct PermitTable: ~Copyable {
     var slot = hint.load(ordering: .relaxed)
     for _ in 0..<count {
       if slot >= count { slot = 0 }
-      let base = slot &* PermitTable.words
+      let base = slot &* stride
       let tag = slots.loadAcquiring(base)
       if isAvailable(base, tag, now, current) {
         let generation = (tag & ~PermitTable.stateMask) &+ PermitTable.nextGeneration
         if slots.exchange(base, tag, generation | PermitTable.claiming) {
           slots.store(base &+ 1, UInt64(bitPattern: expires))
           slots.store(base &+ 2, payload.first)
-          slots.store(base &+ 3, payload.second)
+          if stride > 3 { slots.store(base &+ 3, payload.second) }
+          if stride > 4 { slots.store(base &+ 4, payload.third) }
           slots.storeReleasing(base, generation | PermitTable.busy)
           hint.store(slot &+ 1, ordering: .relaxed)
           return permit(generation, slot)
@@ -78,13 +84,15 @@ package struct PermitTable: ~Copyable {
   package func complete(_ permit: UInt64, now: Int64) -> Payload? {
     let slot = Int(truncatingIfNeeded: permit & ((1 << PermitTable.slotBits) &- 1))
     guard slot < count else { return nil }
-    let base = slot &* PermitTable.words
+    let base = slot &* stride
     let tag = slots.loadAcquiring(base)
     guard tag & PermitTable.stateMask == PermitTable.busy,
       self.permit(tag & ~PermitTable.stateMask, slot) == permit
     else { return nil }
     let expires = Int64(bitPattern: slots.load(base &+ 1))
-    let payload = Payload(slots.load(base &+ 2), slots.load(base &+ 3))
+    let payload = Payload(
+      slots.load(base &+ 2), stride > 3 ? slots.load(base &+ 3) : 0,
+      stride > 4 ? slots.load(base &+ 4) : 0)
     let freed = (tag & ~PermitTable.stateMask) | PermitTable.free
     guard slots.exchange(base, tag, freed) else { return nil }
     hint.store(slot, ordering: .relaxed)
@@ -96,7 +104,7 @@ package struct PermitTable: ~Copyable {
     var open = 0
     var soonest = Time.forever
     for slot in 0..<count {
-      let base = slot &* PermitTable.words
+      let base = slot &* stride
       let tag = slots.loadAcquiring(base)
       if tag & PermitTable.stateMask == PermitTable.busy && !isAvailable(base, tag, now, current) {
         open &+= 1

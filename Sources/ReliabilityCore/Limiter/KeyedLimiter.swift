@@ -1,0 +1,300 @@
+import Synchronization
+
+/// A rate limiter with a bucket for every key, in memory that is bounded from the start.
+package struct KeyedLimiter: ~Copyable {
+  package struct Configuration {
+    package let rate: KeyedRate
+    package let slots: Int
+    package let maxReservations: Int
+    package let reservationTimeout: Int64
+    package let evict: Bool
+    package let maxKeyBytes: Int
+    package let observe: Bool
+
+    package init(
+      rate: KeyedRate, maxKeys: UInt32, maxReservations: Int, reservationTimeout: Int64,
+      evict: Bool, maxKeyBytes: UInt32, observe: Bool
+    ) throws(Failure) {
+      guard maxKeys >= 1 && maxKeys <= 1 << 28 else {
+        throw .argument("max_keys", "must be 1 ... 2^28")
+      }
+      guard maxReservations >= 0 && maxReservations <= PermitTable.maximumCount else {
+        throw .argument("max_reservations", "must be 0 ... 1,048,576")
+      }
+      guard reservationTimeout >= 1 && reservationTimeout <= Time.max else {
+        throw .argument("reservation_timeout_ns", "must be 1 ... AGR_TIME_MAX_NS nanoseconds")
+      }
+      guard maxKeyBytes >= 1 && maxKeyBytes <= 1 << 20 else {
+        throw .argument("max_key_bytes", "must be 1 ... 1,048,576")
+      }
+      self.rate = rate
+      var slots = 16
+      while slots < Int(maxKeys) &* 3 / 2 { slots &*= 2 }
+      self.slots = slots
+      self.maxReservations = maxReservations
+      self.reservationTimeout = reservationTimeout
+      self.evict = evict
+      self.maxKeyBytes = Int(maxKeyBytes)
+      self.observe = observe
+    }
+  }
+
+  package struct Counters {
+    package let refused: UInt64
+    package let wouldRefuse: UInt64
+    package let evicted: UInt64
+    package let noPlace: UInt64
+  }
+
+  private let timeline: Timeline
+  private let table: KeyTable
+  private let reservations: PermitTable
+  private let hash: SipHash
+  /// The rates of the last epochs; `epoch` tells which one holds.
+  private let rates: AtomicWords
+  private let epoch: Atomic<UInt64>
+  private let moving: Atomic<Bool>
+  private let refused: Atomic<UInt64>
+  private let wouldRefuse: Atomic<UInt64>
+  private let evicted: Atomic<UInt64>
+  private let noPlace: Atomic<UInt64>
+  private let maxReservations: Int
+  private let reservationTimeout: Int64
+  private let maxKeyBytes: Int
+  private let evict: Bool
+  private let observe: Bool
+
+  private static let epochs: UInt64 = 4
+
+  package init(
+    _ configuration: Configuration, seed: UInt64, permitSeed: UInt64, now: Int64
+  ) throws(Failure) {
+    let table = try KeyTable(count: configuration.slots)
+    let reservations = try PermitTable(
+      count: configuration.maxReservations, payloadWords: 3, seed: permitSeed)
+    let rates = try AtomicWords(count: Int(KeyedLimiter.epochs) &* 8)
+    self.table = table
+    self.reservations = reservations
+    self.rates = rates
+    timeline = Timeline(now: now)
+    hash = SipHash(seed: seed)
+    epoch = Atomic(0)
+    moving = Atomic(false)
+    refused = Atomic(0)
+    wouldRefuse = Atomic(0)
+    evicted = Atomic(0)
+    noPlace = Atomic(0)
+    maxReservations = configuration.maxReservations
+    reservationTimeout = configuration.reservationTimeout
+    maxKeyBytes = configuration.maxKeyBytes
+    evict = configuration.evict
+    observe = configuration.observe
+    write(configuration.rate, epoch: 0)
+  }
+
+  package var slots: Int { table.count }
+
+  /// What identifies a key from here on.
+  @inline(__always)
+  package func tag(_ key: UnsafeRawPointer?, _ count: Int) throws(Failure) -> UInt64 {
+    guard key != nil || count == 0 else {
+      throw .argument("key", "must not be NULL when key_length is not 0")
+    }
+    guard count >= 0 && count <= maxKeyBytes else {
+      throw .argument("key_length", "must be 0 ... max_key_bytes")
+    }
+    return KeyTable.tag(hash.hash(key, count))
+  }
+
+  @inline(__always)
+  package func tryAcquire(
+    _ tag: UInt64, _ tokens: Int64, now: Int64
+  ) throws(Failure) -> TakeDecision {
+    switch try take(tag, tokens, maxWait: 0, now: now) {
+    case .granted: .admitted
+    case .limited(let retryAfter): .limited(retryAfter: retryAfter)
+    }
+  }
+
+  /// Takes tokens to be used after a wait of at most `maxWait`.
+  @inline(__always)
+  package func take(
+    _ tag: UInt64, _ tokens: Int64, maxWait: Int64, now: Int64
+  ) throws(Failure) -> AdvanceDecision {
+    try requireTime(now, "now_ns")
+    try requireTimeOrForever(maxWait, "max_wait_ns")
+    let rate = rate()
+    guard tokens >= 0 && tokens <= KeyedRate.maximumTokens else {
+      throw .argument("tokens", "must be 0 ... 2^40")
+    }
+    guard tokens <= rate.capacity else {
+      throw Failure(.neverFits, "tokens", "more than the capacity: it could never be admitted")
+    }
+    let time = timeline.read(now)
+    let cost = rate.cost(tokens)
+    var wait: Int64 = 0
+    var retryAfter: Int64 = -1
+    var charge = Charge(tokens: 0, level: 0, epoch: 0)
+    try change(tag, time) { full in
+      let next = Swift.max(full, time) &+ cost
+      // A bucket is empty `burst` before it is full; what reaches beyond that is debt, and waits.
+      wait = Swift.max(0, next &- time &- rate.burst)
+      if wait > maxWait || wait > (maxWait == 0 ? 0 : rate.debt) {
+        retryAfter = Swift.max(Time.subtract(wait, maxWait), wait &- rate.debt)
+        return .keep
+      }
+      retryAfter = -1
+      charge = Charge(tokens: tokens, level: next, epoch: 0)
+      return tokens == 0 ? .keep : .set(full: next)
+    }
+    if retryAfter < 0 { return .granted(wait: wait, charged: charge) }
+    guard observe else {
+      refused.wrappingAdd(1, ordering: .relaxed)
+      return .limited(retryAfter: retryAfter)
+    }
+    wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+    return .granted(wait: 0, charged: Charge(tokens: 0, level: 0, epoch: 0))
+  }
+
+  package func reserve(
+    _ tag: UInt64, _ tokens: Int64, maxWait: Int64, now: Int64
+  ) throws(Failure) -> ReserveDecision {
+    switch try take(tag, tokens, maxWait: maxWait, now: now) {
+    case .limited(let retryAfter): return .limited(retryAfter: retryAfter)
+    case .granted(let wait, let charge):
+      let time = timeline.read(now)
+      guard
+        let permit = reservations.claim(
+          PermitTable.Payload(
+            tag, UInt64(bitPattern: charge.tokens), UInt64(bitPattern: charge.level)),
+          expires: Time.add(time, reservationTimeout), now: time)
+      else {
+        try refund(tag, charge.tokens, charge.level, time)
+        throw Failure(.capacity, "max_reservations", "that many reservations are open")
+      }
+      return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
+    }
+  }
+
+  /// Ends a reservation; `actual` is its real cost, −1 when that is unknown. False: it was stale.
+  package func settle(_ permit: UInt64, actual: Int64, now: Int64) throws(Failure) -> Bool {
+    guard actual >= -1 && actual <= TokenRate.maximumTokens else {
+      throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
+    }
+    try requireTime(now, "now_ns")
+    let time = timeline.read(now)
+    guard let payload = reservations.complete(permit, now: time) else { return false }
+    let reserved = Int64(bitPattern: payload.second)
+    if actual == -1 || actual == reserved { return true }
+    if actual < reserved {
+      try refund(
+        payload.first, reserved &- actual, Int64(bitPattern: payload.third), time)
+    } else {
+      try charge(payload.first, actual &- reserved, time)
+    }
+    return true
+  }
+
+  package func available(_ tag: UInt64, now: Int64) throws(Failure) -> Int64 {
+    try requireTime(now, "now_ns")
+    let time = timeline.read(now)
+    let rate = rate()
+    var available = rate.capacity
+    try change(tag, time) { full in
+      let left = rate.burst &- Swift.max(0, full &- time)
+      available = left >= 0 ? Swift.min(rate.capacity, rate.worth(left)) : -rate.worth(0 &- left)
+      return .keep
+    }
+    return available
+  }
+
+  /// A change of rate: a key keeps the time it still has to refill.
+  package func reconfigure(_ configuration: Configuration) throws(Failure) {
+    guard configuration.slots == table.count else {
+      throw .argument("max_keys", "cannot be changed while in use")
+    }
+    guard configuration.maxReservations == maxReservations else {
+      throw .argument("max_reservations", "cannot be changed while in use")
+    }
+    guard configuration.reservationTimeout == reservationTimeout else {
+      throw .argument("reservation_timeout_ns", "cannot be changed while in use")
+    }
+    guard configuration.evict == evict else {
+      throw .argument("when_full", "cannot be changed while in use")
+    }
+    guard configuration.maxKeyBytes == maxKeyBytes else {
+      throw .argument("max_key_bytes", "cannot be changed while in use")
+    }
+    guard configuration.observe == observe else {
+      throw .argument("observe", "cannot be changed while in use")
+    }
+    guard moving.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
+    else { throw Failure(.state, "limiter", "another reconfigure is under way") }
+    let next = epoch.load(ordering: .relaxed) &+ 1
+    write(configuration.rate, epoch: next)
+    epoch.store(next, ordering: .releasing)
+    moving.store(false, ordering: .releasing)
+  }
+
+  package func busyKeys(now: Int64) -> Int {
+    let time = timeline.read(now)
+    var busy = 0
+    table.forEach { full in if full > time { busy &+= 1 } }
+    return busy
+  }
+
+  package func openReservations(now: Int64) -> Int {
+    reservations.open(now: timeline.read(now)).count
+  }
+
+  package func counters() -> Counters {
+    Counters(
+      refused: refused.load(ordering: .relaxed),
+      wouldRefuse: wouldRefuse.load(ordering: .relaxed),
+      evicted: evicted.load(ordering: .relaxed), noPlace: noPlace.load(ordering: .relaxed))
+  }
+
+  /// Gives back what the bucket has not refilled since the charge brought it to `level`.
+  private func refund(
+    _ tag: UInt64, _ tokens: Int64, _ level: Int64, _ time: Int64
+  ) throws(Failure) {
+    let back = Swift.min(rate().cost(tokens), Time.subtract(level, time))
+    guard back > 0 else { return }
+    try change(tag, time) { full in full > time ? .set(full: full &- back) : .keep }
+  }
+
+  private func charge(_ tag: UInt64, _ tokens: Int64, _ time: Int64) throws(Failure) {
+    let rate = rate()
+    let cost = rate.cost(tokens)
+    try change(tag, time) { full in
+      let start = Swift.max(full, time)
+      let bottom = Swift.max(start, time &+ rate.burst &+ rate.debt)
+      return .set(full: Swift.min(start &+ cost, bottom))
+    }
+  }
+
+  @inline(__always)
+  private func change(
+    _ tag: UInt64, _ time: Int64, _ decide: (Int64) -> KeyTable.Change
+  ) throws(Failure) {
+    var tookPlace = false
+    let outcome = table.change(tag, time, evict: evict, evicted: &tookPlace, decide)
+    if tookPlace { evicted.wrappingAdd(1, ordering: .relaxed) }
+    if case .noPlace = outcome {
+      noPlace.wrappingAdd(1, ordering: .relaxed)
+      throw Failure(.capacity, "max_keys", "there is no place for another key")
+    }
+  }
+
+  private func write(_ rate: KeyedRate, epoch: UInt64) {
+    let base = Int(truncatingIfNeeded: epoch & (KeyedLimiter.epochs &- 1)) &* 8
+    for index in 0..<KeyedRate.wordCount { rates.store(base &+ index, rate.word(index)) }
+  }
+
+  @inline(__always)
+  private func rate() -> KeyedRate {
+    let number = epoch.load(ordering: .acquiring)
+    let base = Int(truncatingIfNeeded: number & (KeyedLimiter.epochs &- 1)) &* 8
+    return KeyedRate { rates.load(base &+ $0) }
+  }
+}
