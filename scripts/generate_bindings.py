@@ -39,14 +39,20 @@ def python_source(headers: Headers) -> str:
     parts += ["", ""]
     for name, result, arguments in headers.callbacks:
         parts += [f"{name} = CFUNCTYPE({', '.join([result, *arguments])})", ""]
-    parts += ["# name: (restype, argtypes)", "FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {"]
+    parts += ["# name: (restype, argtypes)"]
+    parts += ["FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {"]
     for function in headers.functions:
         types = [ctype for _, ctype in function.arguments]
         parts += [f'    "{function.name}": (', f"        {function.result},"]
-        parts += ["        (", *(f"            {ctype}," for ctype in types), "        ),", "    ),"]
+        if len(types) > 1:
+            parts += ["        (", *(f"            {ctype}," for ctype in types), "        ),"]
+        else:
+            parts += [f"        ({''.join(f'{ctype},' for ctype in types)}),"]
+        parts += ["    ),"]
     blocking = sorted(function.name for function in headers.functions if function.blocks)
-    parts += ["}", "", "# The functions which may block: they are called with the interpreter's lock released."]
-    parts += ["BLOCKING: Final = frozenset(", "    {", *(f'        "{name}",' for name in blocking), "    }", ")"]
+    parts += ["}", "", "# These may block: they are called with the interpreter's lock released."]
+    names = [f'        "{name}",' for name in blocking]
+    parts += ["BLOCKING: Final = frozenset(", "    {", *names, "    }", ")"]
     return "\n".join(parts) + "\n"
 
 
@@ -84,7 +90,8 @@ def layout(python: str) -> str:
     """One line a structure and one a field, computed by ctypes from the generated declarations."""
     module: dict[str, object] = {}
     exec(compile(python, str(PYTHON), "exec"), module)
-    lines = [f"# {NOTE}", "# struct <name> <size> <alignment>, then for each field: <name> <offset> <size>"]
+    lines = [f"# {NOTE}"]
+    lines += ["# struct <name> <size> <alignment>, then for each field: <name> <offset> <size>"]
     for name, struct in module.items():
         if isinstance(struct, type) and issubclass(struct, ctypes.Structure) and name != "Structure":
             lines.append(f"struct {name} {ctypes.sizeof(struct)} {ctypes.alignment(struct)}")
@@ -115,9 +122,9 @@ def main() -> int:
             continue
         if check:
             drifted += 1
-            name = str(path.relative_to(ROOT))
-            difference = difflib.unified_diff(present.splitlines(), text.splitlines(), name, name, lineterm="")
-            print("\n".join(difference))
+            names = [str(path.relative_to(ROOT))] * 2
+            old, new = present.splitlines(), text.splitlines()
+            print("\n".join(difflib.unified_diff(old, new, *names, lineterm="")))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -802,24 +802,19 @@ agr_attempt_fn = CFUNCTYPE(None, POINTER(agr_step), POINTER(agr_outcome), c_void
 FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "agr_version": (
         c_char_p,
-        (
-        ),
+        (),
     ),
     "agr_status_name": (
         c_char_p,
-        (
-            c_int32,
-        ),
+        (c_int32,),
     ),
     "agr_now_ns": (
         c_int64,
-        (
-        ),
+        (),
     ),
     "agr_random": (
         c_uint64,
-        (
-        ),
+        (),
     ),
     "agr_random_next": (
         c_int32,
@@ -933,11 +928,18 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
             POINTER(agr_error),
         ),
     ),
+    "agr_retry_budget_create_at": (
+        c_int32,
+        (
+            POINTER(agr_retry_budget_config),
+            c_int64,
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
     "agr_retry_budget_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_retry_budget_withdraw": (
         c_int32,
@@ -1017,9 +1019,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_breaker_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_breaker_acquire": (
         c_int32,
@@ -1148,9 +1148,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_limiter_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_limiter_try_acquire": (
         c_int32,
@@ -1354,9 +1352,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_keyed_limiter_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_keyed_limiter_try_acquire": (
         c_int32,
@@ -1519,9 +1515,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_idempotency_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_idempotency_begin": (
         c_int32,
@@ -1769,9 +1763,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_policy_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_policy_set_mode": (
         c_int32,
@@ -1853,9 +1845,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_call_destroy": (
         None,
-        (
-            c_void_p,
-        ),
+        (c_void_p,),
     ),
     "agr_call_destroy_at": (
         None,
@@ -1906,19 +1896,15 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_reason_name": (
         c_char_p,
-        (
-            c_int32,
-        ),
+        (c_int32,),
     ),
     "agr_component_name": (
         c_char_p,
-        (
-            c_int32,
-        ),
+        (c_int32,),
     ),
 }
 
-# The functions which may block: they are called with the interpreter's lock released.
+# These may block: they are called with the interpreter's lock released.
 BLOCKING: Final = frozenset(
     {
         "agr_idempotency_wait",

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stay up while serving or calling an LLM: backoff and retry, retry budget, circuit breaker, rate
+limiting, idempotency cache, and a policy that composes them. Durations are seconds or timedeltas."""
+
+from ._ffi import lib as _lib
+from .attempt import Attempt, current_attempt
+from .backoff import Backoff
+from .breaker import BreakerEvent, BreakerSnapshot, CircuitBreaker
+from .budget import RetryBudget
+from .call import Call
+from .classify import AttemptOutcome, default_classify
+from .codec import JSON, Codec
+from .combined import acquire_all, acquire_all_async, reserve_all, try_acquire_all
+from .enums import (
+    BreakerMode,
+    BreakerState,
+    Component,
+    Domain,
+    ErrorClass,
+    EventKind,
+    Fallback,
+    Hint,
+    Jitter,
+    KeyState,
+    Mode,
+    OnFailure,
+    Outcome,
+    Preset,
+    Reason,
+    StepKind,
+    Strategy,
+    WhenFull,
+    Window,
+)
+from .errors import (
+    ArgumentError,
+    BudgetExhausted,
+    CapacityError,
+    CircuitOpen,
+    ClosedError,
+    DeadlineExceeded,
+    InProgress,
+    LeaseLost,
+    LibraryError,
+    Mismatch,
+    NeverFits,
+    OutOfMemory,
+    ParseError,
+    Queued,
+    RateLimited,
+    Refused,
+    ReliabilityError,
+    ReplayedFailure,
+    StateError,
+    SystemFailure,
+    WaitTimeout,
+)
+from .events import EventReader
+from .hints import hint_from_headers, parse_hint
+from .idempotency import IdempotencyCache, IdempotencySnapshot
+from .keyed_limiter import KeyedLimiterSnapshot, KeyedRateLimiter
+from .lease import Lease, Ticket
+from .limiter import LimiterSnapshot, RateLimiter
+from .permit import Permit
+from .policy import Policy
+from .policy_event import PolicyEvent, PolicySnapshot
+from .request import Request
+from .reservation import Reservation
+from .result import Result
+from .retry import Retry, RetryRule
+from .step import Step
+
+__version__ = "0.1.0"
+
+
+def library_version() -> str:
+    """The version of the native library, "major.minor.patch"."""
+    return _lib.version()
+
+
+__all__ = [
+    "JSON",
+    "ArgumentError",
+    "Attempt",
+    "AttemptOutcome",
+    "Backoff",
+    "BreakerEvent",
+    "BreakerMode",
+    "BreakerSnapshot",
+    "BreakerState",
+    "BudgetExhausted",
+    "Call",
+    "CapacityError",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "ClosedError",
+    "Codec",
+    "Component",
+    "DeadlineExceeded",
+    "Domain",
+    "ErrorClass",
+    "EventKind",
+    "EventReader",
+    "Fallback",
+    "Hint",
+    "IdempotencyCache",
+    "IdempotencySnapshot",
+    "InProgress",
+    "Jitter",
+    "KeyState",
+    "KeyedLimiterSnapshot",
+    "KeyedRateLimiter",
+    "Lease",
+    "LeaseLost",
+    "LibraryError",
+    "LimiterSnapshot",
+    "Mismatch",
+    "Mode",
+    "NeverFits",
+    "OnFailure",
+    "OutOfMemory",
+    "Outcome",
+    "ParseError",
+    "Permit",
+    "Policy",
+    "PolicyEvent",
+    "PolicySnapshot",
+    "Preset",
+    "Queued",
+    "RateLimited",
+    "RateLimiter",
+    "Reason",
+    "Refused",
+    "ReliabilityError",
+    "ReplayedFailure",
+    "Request",
+    "Reservation",
+    "Result",
+    "Retry",
+    "RetryBudget",
+    "RetryRule",
+    "StateError",
+    "Step",
+    "StepKind",
+    "Strategy",
+    "SystemFailure",
+    "Ticket",
+    "WaitTimeout",
+    "WhenFull",
+    "Window",
+    "acquire_all",
+    "acquire_all_async",
+    "current_attempt",
+    "default_classify",
+    "hint_from_headers",
+    "library_version",
+    "parse_hint",
+    "reserve_all",
+    "try_acquire_all",
+]

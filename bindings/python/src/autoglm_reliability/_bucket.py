@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a limiter of one bucket and a limiter of one bucket per key have in common."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from . import _generated as c
+from ._convert import Duration, integer, nanoseconds, seconds
+from ._ffi import Int64, byref
+from ._handle import Native
+from ._time import sleep, sleep_async
+from .errors import CapacityError, RateLimited
+from .reservation import Reservation
+
+
+class Bucket(Native):
+    """`key` is what identifies the bucket to the C function: nothing, or a pointer and a length."""
+
+    _prefix: str
+
+    def _try(self, key: tuple[Any, ...], tokens: int) -> float | None:
+        """None when the tokens were taken, else the time until they can be."""
+        wait = Int64()
+        inputs = (*key, integer(tokens, "tokens"))
+        status = self._timed(f"{self._prefix}_try_acquire", inputs, (byref(wait),))
+        return seconds(wait.value) if status == c.AGR_LIMITED else None
+
+    def _reserve(self, key: tuple[Any, ...], tokens: int, max_wait: Duration, name: str) -> Reservation:
+        reservation, wait = c.agr_reservation(), Int64()
+        longest = nanoseconds(max_wait, name, forever=True)
+        inputs = (*key, integer(tokens, "tokens"), longest)
+        outputs = (byref(reservation), byref(wait))
+        if self._timed(f"{self._prefix}_reserve", inputs, outputs) == c.AGR_LIMITED:
+            raise RateLimited(retry_after=seconds(wait.value))
+        return Reservation(self, reservation)
+
+    def _acquire(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
+        # The main thread takes a reservation and sleeps, for a native wait would keep Ctrl-C away
+        # from it. Other threads get no signals, and a native wait costs no reservation.
+        if self._clock is None and threading.current_thread() is not threading.main_thread():
+            self._acquire_native(key, tokens, timeout)
+            return
+        try:
+            reservation = self._reserve(key, tokens, timeout, "timeout")
+        except CapacityError as error:
+            if self._clock is not None or error.field != "max_reservations":
+                raise
+            self._acquire_native(key, tokens, timeout)
+            return
+        with reservation:
+            if reservation.wait > 0:
+                sleep(self._clock, reservation.wait)
+
+    def _acquire_native(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
+        wait, longest = Int64(), nanoseconds(timeout, "timeout", forever=True)
+        with self._held():
+            arguments = (*key, integer(tokens, "tokens"), longest, byref(wait))
+            status = self._call(f"{self._prefix}_acquire", *arguments)
+        if status == c.AGR_LIMITED:
+            raise RateLimited(retry_after=seconds(wait.value))
+
+    async def _acquire_async(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
+        # A task that is cancelled while it waits leaves the block with an exception, which gives the
+        # tokens back.
+        with self._reserve(key, tokens, timeout, "timeout") as reservation:
+            if reservation.wait > 0:
+                await sleep_async(self._clock, reservation.wait)
+
+    def _available(self, key: tuple[Any, ...]) -> int:
+        tokens = Int64()
+        self._timed(f"{self._prefix}_available", key, (byref(tokens),))
+        return tokens.value

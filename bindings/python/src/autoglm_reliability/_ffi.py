@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bridge to the native library: nothing but this module and the generated one knows ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from ctypes import Structure, byref, cast, pointer
+from ctypes import c_int32 as Int32
+from ctypes import c_int64 as Int64
+from ctypes import c_size_t as Size
+from ctypes import c_uint32 as Uint32
+from ctypes import c_uint64 as Uint64
+from ctypes import c_void_p as Pointer
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from . import _generated as c
+from .errors import (
+    ArgumentError,
+    CapacityError,
+    LibraryError,
+    NeverFits,
+    OutOfMemory,
+    ParseError,
+    ReliabilityError,
+    StateError,
+    SystemFailure,
+)
+
+__all__ = [
+    "RENAMED",
+    "Int32",
+    "Int64",
+    "Library",
+    "Pointer",
+    "Size",
+    "Structure",
+    "Uint32",
+    "Uint64",
+    "address_of",
+    "byref",
+    "bytes_at",
+    "check",
+    "field_types",
+    "initialised",
+    "integer_range",
+    "lib",
+    "pinned_buffer",
+    "pointer",
+    "python_name",
+    "raise_error",
+    "sized",
+    "text_buffer",
+]
+
+FILE = "libautoglm_reliability.so"
+ENVIRONMENT = "AUTOGLM_RELIABILITY_LIB"
+HERE = Path(__file__).resolve().parent
+
+# Fields whose Python name is not the C name without its unit.
+RENAMED = {"window_ns": "window_duration"}
+
+
+def candidates() -> list[str]:
+    """Where the library may be, the first that exists first."""
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        return [named]
+    places = [HERE / FILE]
+    if len(HERE.parents) > 3:
+        checkout = HERE.parents[3]
+        if (checkout / "include" / "autoglm_reliability.h").is_file():
+            places.append(checkout / ".build-embedded" / "release" / FILE)
+    return [str(place) for place in places if place.is_file()] + [f"{FILE}.0", FILE]
+
+
+class Library:
+    """The library's functions, each bound when it is first used.
+
+    A function that returns at once keeps the interpreter's lock (PyDLL), which is faster than giving
+    it up and taking it back, and makes the call atomic with respect to other Python threads. One
+    that may block gives it up (CDLL).
+    """
+
+    def __init__(self) -> None:
+        self._quick, self._blocking = self._load()
+        major, minor = (int(part) for part in self.version().split(".")[:2])
+        if major != c.AGR_VERSION_MAJOR or minor < c.AGR_VERSION_MINOR:
+            wanted = f"{c.AGR_VERSION_MAJOR}.{c.AGR_VERSION_MINOR}"
+            raise LibraryError(f"{self._quick._name} is version {self.version()}, {wanted} is needed")
+
+    @staticmethod
+    def _load() -> tuple[ctypes.PyDLL, ctypes.CDLL]:
+        reasons = []
+        for place in candidates():
+            try:
+                return ctypes.PyDLL(place), ctypes.CDLL(place)
+            except OSError as error:
+                reasons.append(str(error))
+        detail = "; ".join(reasons)
+        raise LibraryError(f"cannot load {FILE} (set {ENVIRONMENT} to its path): {detail}")
+
+    def version(self) -> str:
+        text: bytes = self.agr_version()
+        return text.decode("ascii")
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in c.FUNCTIONS:
+            raise AttributeError(name)
+        try:
+            function = (self._blocking if name in c.BLOCKING else self._quick)[name]
+        except AttributeError as error:
+            raise LibraryError(f"the library has no function {name}") from error
+        function.restype, function.argtypes = c.FUNCTIONS[name]
+        setattr(self, name, function)
+        return function
+
+
+lib = Library()
+
+
+@cache
+def field_types(structure: type[Structure]) -> dict[str, Any]:
+    return {entry[0]: entry[1] for entry in structure._fields_}
+
+
+@cache
+def integer_range(kind: Any) -> tuple[int, int] | None:
+    """The least and the greatest value of an integer type; None for any other type."""
+    if not issubclass(kind, ctypes._SimpleCData) or kind in (ctypes.c_double, Pointer):
+        return None
+    bits = 8 * ctypes.sizeof(kind)
+    signed = bool(kind(-1).value < 0)
+    return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def python_name(field: str) -> str:
+    """The Python argument that a field of a C structure comes from."""
+    last = field.rpartition(".")[2]
+    renamed = RENAMED.get(last, last[:-3] if last.endswith("_ns") else last)
+    return field[: len(field) - len(last)] + renamed
+
+
+def address_of(data: bytes) -> Any:
+    """A pointer to data, which the caller keeps alive for as long as it is used."""
+    return cast(ctypes.c_char_p(data), Pointer)
+
+
+def bytes_at(address: int, length: int) -> bytes:
+    return ctypes.string_at(address, length)
+
+
+def text_buffer(size: int) -> Any:
+    return ctypes.create_string_buffer(size)
+
+
+def pinned_buffer(address: int, length: int) -> Any:
+    """An object which exports the memory at address; a memoryview of it keeps the object alive."""
+    return (ctypes.c_char * length).from_address(address)
+
+
+def sized(structure: type[Any]) -> Any:
+    """A structure whose struct_size is set, for the library to fill in."""
+    return structure(struct_size=ctypes.sizeof(structure))
+
+
+def initialised(structure: type[Any]) -> Any:
+    """A structure with the library's defaults."""
+    value = structure()
+    getattr(lib, f"{structure.__name__}_init")(byref(value), ctypes.sizeof(structure))
+    return value
+
+
+def raise_error(status: int, error: c.agr_error) -> None:
+    """Turns a negative status into an exception."""
+    field = python_name(error.field.decode("utf-8", "replace"))
+    text = error.message.decode("utf-8", "replace") or lib.agr_status_name(status).decode("ascii")
+    message = f"{field}: {text}" if field and field not in text else text
+    if status == c.AGR_ERR_ARGUMENT:
+        raise ArgumentError(message, field)
+    if status == c.AGR_ERR_NO_MEMORY:
+        raise OutOfMemory(message)
+    if status == c.AGR_ERR_CAPACITY:
+        raise CapacityError(message, field=field)
+    if status == c.AGR_ERR_STATE:
+        raise StateError(message)
+    if status == c.AGR_ERR_NEVER_FITS:
+        raise NeverFits(message, retry_after=float("inf"), field=field)
+    if status == c.AGR_ERR_PARSE:
+        raise ParseError(message)
+    if status == c.AGR_ERR_SYSTEM:
+        raise SystemFailure(error.system_errno, message)
+    raise ReliabilityError(message)
+
+
+def check(status: int, error: c.agr_error) -> int:
+    """The status itself, when it is an answer."""
+    if status < 0:
+        raise_error(status, error)
+    return status
+
+
+if sys.platform != "linux":
+    raise LibraryError(f"autoglm_reliability runs on Linux, not on {sys.platform}")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a native object: made once, closed once, never used afterwards."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Callable, Optional, TypeVar
+
+from . import _generated as c
+from ._ffi import Pointer, byref, check, lib, raise_error
+from .errors import ClosedError
+
+Clock = Callable[[], int]
+Self = TypeVar("Self", bound="Native")
+
+
+class Handle:
+    """A pointer that ctypes can be given, and that is NULL from the moment it is closed.
+
+    Closing waits for nobody: while somebody holds the handle (a blocked call, a pinned result), the
+    native object lives on and goes with the last of them. All of it rests on operations of built-in
+    containers that are atomic, so there is no lock that a fork or a finalizer could find taken.
+    """
+
+    __slots__ = ("__weakref__", "_as_parameter_", "_destroy", "_holders", "_pointers")
+
+    def __init__(self, pointer: int, destroy: Callable[[int], None]) -> None:
+        self._as_parameter_: Optional[Pointer] = Pointer(pointer)
+        self._pointers = [pointer]
+        self._holders: set[object] = set()
+        self._destroy = destroy
+
+    @property
+    def closed(self) -> bool:
+        return self._as_parameter_ is None
+
+    def close(self) -> None:
+        self._as_parameter_ = None
+        self._destroy_if_unused()
+
+    def hold(self) -> object:
+        """Keeps the native object alive until the token that this returns is dropped."""
+        token = object()
+        self._holders.add(token)
+        if self.closed:
+            self.drop(token)
+            raise ClosedError("the object is closed")
+        return token
+
+    def drop(self, token: object) -> None:
+        self._holders.discard(token)
+        if self.closed:
+            self._destroy_if_unused()
+
+    def _destroy_if_unused(self) -> None:
+        if self._holders:
+            return
+        try:
+            pointer = self._pointers.pop()
+        except IndexError:
+            return
+        self._destroy(pointer)
+
+    @property
+    def pointer(self) -> Optional[int]:
+        """The address, for as long as the native object lives, also after close()."""
+        return self._pointers[0] if self._pointers else None
+
+
+class Native:
+    """The base of every class that owns a native object."""
+
+    _handle: Handle
+    _clock: Optional[Clock]
+
+    def _own(self, create: str, config: Any, clock: Optional[Clock]) -> None:
+        """Creates the native object: create is the C function, whose prefix names the others."""
+        if clock is not None and not callable(clock):
+            raise TypeError("clock must be a function that returns nanoseconds")
+        pointer, error = Pointer(), c.agr_error()
+        twin = f"{create}_at"
+        if clock is not None and twin in c.FUNCTIONS:
+            status = getattr(lib, twin)(byref(config), clock(), byref(pointer), byref(error))
+        else:
+            status = getattr(lib, create)(byref(config), byref(pointer), byref(error))
+        check(status, error)
+        assert pointer.value is not None
+        destroy = getattr(lib, create[: -len("create")] + "destroy")
+        self._clock = clock
+        self._handle = Handle(pointer.value, destroy)
+        # At the interpreter's end the process goes anyway, and daemon threads may still be inside.
+        weakref.finalize(self, self._handle.close).atexit = False
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def close(self) -> None:
+        """Releases the native object. May be called again; any other use raises ClosedError."""
+        self._handle.close()
+
+    def __enter__(self: Self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._handle.closed:
+            raise ClosedError(f"this {type(self).__name__} is closed")
+
+    def _now(self) -> int:
+        now: int = lib.agr_now_ns() if self._clock is None else self._clock()
+        return now
+
+    def _timed(self, name: str, inputs: tuple[Any, ...] = (), outputs: tuple[Any, ...] = ()) -> int:
+        """Calls a function which reads the clock, or its twin which is told the time."""
+        if self._clock is None:
+            return self._call(name, *inputs, *outputs)
+        return self._call(f"{name}_at", *inputs, self._clock(), *outputs)
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        error = c.agr_error()
+        status: int = getattr(lib, name)(self._handle, *arguments, byref(error))
+        if status < 0:
+            # Closed before, or by another thread since: the library was given NULL.
+            self._require_open()
+            raise_error(status, error)
+        return status
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Around a call during which another thread may close the object."""
+        token = self._handle.hold()
+        try:
+            yield
+        finally:
+            self._handle.drop(token)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token-bucket rate limiting: one bucket per key."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from . import _generated as c
+from ._bucket import Bucket
+from ._convert import Bytes, Duration, fill, octets, record
+from ._ffi import byref, initialised, sized
+from ._handle import Clock
+from .enums import WhenFull
+from .reservation import Reservation
+
+
+@dataclass(frozen=True)
+class KeyedLimiterSnapshot:
+    open_reservations: int
+    busy_keys: int
+    slots: int
+    bytes: int
+    refused: int
+    would_refuse: int
+    evicted: int
+    no_place: int
+
+
+class KeyedRateLimiter(Bucket):
+    """A bucket for every key, str or bytes, all of the same capacity and refill, in bounded memory.
+
+    max_keys       keys that are not idle at a time; 65,536.
+    when_full      WhenFull.REFUSE: a new key raises CapacityError; EVICT: it takes another's place.
+    max_key_bytes  1024.
+    The other arguments are those of RateLimiter.
+    """
+
+    _prefix = "agr_keyed_limiter"
+
+    def __init__(
+        self,
+        capacity: int,
+        refill_tokens: int,
+        refill_interval: Optional[Duration] = None,
+        *,
+        max_keys: Optional[int] = None,
+        max_debt_tokens: Optional[int] = None,
+        max_reservations: Optional[int] = None,
+        reservation_timeout: Optional[Duration] = None,
+        when_full: Optional[WhenFull] = None,
+        max_key_bytes: Optional[int] = None,
+        observe: Optional[bool] = None,
+        seed: Optional[int] = None,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        self._config: c.agr_keyed_limiter_config = initialised(c.agr_keyed_limiter_config)
+        fill(
+            self._config,
+            {
+                "capacity": capacity,
+                "refill_tokens": refill_tokens,
+                "refill_interval": refill_interval,
+                "max_keys": max_keys,
+                "max_debt_tokens": max_debt_tokens,
+                "max_reservations": max_reservations,
+                "reservation_timeout": reservation_timeout,
+                "when_full": when_full,
+                "max_key_bytes": max_key_bytes,
+                "observe": observe,
+                "seed": seed,
+            },
+        )
+        self._own("agr_keyed_limiter_create", self._config, clock)
+
+    def try_acquire(self, key: Bytes, tokens: int = 1) -> bool:
+        """Takes the tokens if they are there. Raises NeverFits when a bucket cannot hold so many."""
+        return self._try(_key(key), tokens) is None
+
+    def acquire(self, key: Bytes, tokens: int = 1, timeout: Duration = math.inf) -> None:
+        """Takes the tokens, and waits for them if need be; raises RateLimited, at once, when the wait
+        would be longer than timeout."""
+        self._acquire(_key(key), tokens, timeout)
+
+    async def acquire_async(self, key: Bytes, tokens: int = 1, timeout: Duration = math.inf) -> None:
+        """As acquire; a task that is cancelled gives its tokens back."""
+        await self._acquire_async(_key(key), tokens, timeout)
+
+    def reserve(self, key: Bytes, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
+        """Takes the tokens now, to be used after `reservation.wait` seconds and then settled."""
+        return self._reserve(_key(key), tokens, max_wait, "max_wait")
+
+    def available(self, key: Bytes) -> int:
+        """Tokens that could be taken now; negative when in debt."""
+        return self._available(_key(key))
+
+    def reconfigure(
+        self,
+        *,
+        capacity: Optional[int] = None,
+        refill_tokens: Optional[int] = None,
+        refill_interval: Optional[Duration] = None,
+        max_debt_tokens: Optional[int] = None,
+    ) -> None:
+        """Changes what is named, for all keys. A key keeps the time it still has to refill."""
+        config = c.agr_keyed_limiter_config.from_buffer_copy(self._config)
+        fill(
+            config,
+            {
+                "capacity": capacity,
+                "refill_tokens": refill_tokens,
+                "refill_interval": refill_interval,
+                "max_debt_tokens": max_debt_tokens,
+            },
+        )
+        self._call("agr_keyed_limiter_reconfigure", byref(config))
+        self._config = config
+
+    def snapshot(self) -> KeyedLimiterSnapshot:
+        snapshot = sized(c.agr_keyed_limiter_snapshot)
+        self._timed("agr_keyed_limiter_snapshot_read", outputs=(byref(snapshot),))
+        return record(KeyedLimiterSnapshot, snapshot)
+
+
+def _key(key: Bytes) -> tuple[Any, ...]:
+    data = octets(key, "key")
+    return data, len(data)

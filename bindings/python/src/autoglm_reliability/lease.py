@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The right to execute a key, and a place among those who wait for its result."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Optional, Union
+
+from . import _generated as c
+from ._convert import Bytes, Duration, nanoseconds, octets, seconds
+from .errors import CapacityError, LeaseLost, NeverFits, OutOfMemory
+from .result import Result
+
+if TYPE_CHECKING:
+    from .idempotency import IdempotencyCache
+
+
+class Lease:
+    """Ended once, by complete, fail or abandon. As a context manager one that has not been ended on
+    exit is abandoned: whether the run had its effect is then not known.
+
+    fence            grows with every lease; hand it to what must refuse late writers.
+    outcome_unknown  an earlier run of this key lost its lease and may have had effects.
+    expires_in       seconds, when it was given.
+    """
+
+    def __init__(self, cache: IdempotencyCache, lease: c.agr_lease) -> None:
+        self._cache = cache
+        self._ids = [lease.id]
+        self.fence: int = lease.fence
+        self.expires_in = seconds(lease.expires_in_ns)
+        self.outcome_unknown = bool(lease.outcome_unknown)
+
+    @property
+    def ended(self) -> bool:
+        return not self._ids
+
+    def complete(self, data: Bytes = b"") -> None:
+        """Stores the result. Raises LeaseLost, and stores nothing, when the lease has expired."""
+        self._finish("complete", data)
+
+    def fail(self, data: Bytes = b"") -> None:
+        """Ends it without success; data is the result when the cache keeps failures."""
+        self._finish("fail", data)
+
+    def abandon(self) -> bool:
+        """Ends a run which may or may not have had its effect. False when it had ended before."""
+        if not self._ids:
+            return False
+        return self._cache._timed("agr_idempotency_abandon", (self._ids.pop(),)) == c.AGR_OK
+
+    def renew(self, duration: Duration = 0) -> bool:
+        """Extends it to so many seconds from now; 0: as configured. False when it was lost."""
+        if not self._ids:
+            return False
+        inputs = (self._ids[0], nanoseconds(duration, "duration"))
+        return self._cache._timed("agr_idempotency_renew", inputs) == c.AGR_OK
+
+    def _finish(self, verb: str, data: Bytes) -> None:
+        if not self._ids:
+            raise LeaseLost("the lease has ended")
+        content = octets(data, "data")
+        number = self._ids.pop()
+        try:
+            inputs = (number, content, len(content))
+            status = self._cache._timed(f"agr_idempotency_{verb}", inputs)
+        except (CapacityError, NeverFits, OutOfMemory):
+            self._ids.append(number)  # it is still held
+            raise
+        if status == c.AGR_STALE:
+            raise LeaseLost("the lease expired before the result came; nothing was stored")
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if not self.ended and not self._cache.closed:
+            self.abandon()
+
+
+class Ticket:
+    """A place in the line behind a run. It ends with an answer, or with leave()."""
+
+    def __init__(self, cache: IdempotencyCache, number: int, expires_in: float) -> None:
+        self._cache = cache
+        self.number = number
+        #: seconds until the run that is waited for has lost its lease, if nothing happens
+        self.expires_in = expires_in
+        self.ended = False
+
+    def poll(self) -> Optional[Answer]:
+        """The result, or a lease when it is now one's own turn to execute; None: not yet."""
+        return self._cache.poll(self)
+
+    def wait(self, timeout: Duration = float("inf")) -> Answer:
+        """As poll, but waits; raises WaitTimeout, after which the ticket is still good."""
+        return self._cache.wait(self, timeout)
+
+    def fileno(self) -> int:
+        """An eventfd which becomes readable when poll has an answer; it belongs to the ticket."""
+        return self._cache._ticket_fd(self.number)
+
+    def leave(self) -> bool:
+        """Gives it up. False when it had ended before."""
+        self.ended = True
+        return self._cache._leave(self.number)
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.ended and not self._cache.closed:
+            self.leave()
+
+
+Answer = Union[Lease, Result]

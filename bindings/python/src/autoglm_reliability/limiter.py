@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token-bucket rate limiting: one bucket."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Optional, TypeVar
+
+from . import _generated as c
+from ._bucket import Bucket
+from ._convert import Duration, fill, record
+from ._decorate import decorate
+from ._ffi import byref, initialised, sized
+from ._handle import Clock
+from .reservation import Reservation
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class LimiterSnapshot:
+    open_reservations: int
+    capacity: int
+    refill_tokens: int
+    refill_interval: float
+    available: int
+    refused: int
+    would_refuse: int
+    forgiven: int
+
+
+class RateLimiter(Bucket):
+    """A bucket of `capacity` tokens which refills by refill_tokens per refill_interval.
+
+    capacity             tokens (burst), 1 ... 2^50.
+    refill_tokens        0 ... 2^50; 0: never.
+    refill_interval      seconds; 1.
+    initial_tokens       0 ... capacity; full by default.
+    max_debt_tokens      how far reservations may go below empty; by default 60 s of refill or the
+                         capacity, whichever is more.
+    max_reservations     open at a time; 1024. A wait in the main thread, or in a coroutine, takes one.
+    reservation_timeout  one not ended by then counts as settled in full; 10 min.
+    observe              admit everybody, and count what would be refused; no.
+    clock                a function that returns nanoseconds, in place of the system's monotonic clock.
+    """
+
+    _prefix = "agr_limiter"
+
+    def __init__(
+        self,
+        capacity: int,
+        refill_tokens: int,
+        refill_interval: Optional[Duration] = None,
+        *,
+        initial_tokens: Optional[int] = None,
+        max_debt_tokens: Optional[int] = None,
+        max_reservations: Optional[int] = None,
+        reservation_timeout: Optional[Duration] = None,
+        observe: Optional[bool] = None,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        self._config: c.agr_limiter_config = initialised(c.agr_limiter_config)
+        fill(
+            self._config,
+            {
+                "capacity": capacity,
+                "refill_tokens": refill_tokens,
+                "refill_interval": refill_interval,
+                "initial_tokens": initial_tokens,
+                "max_debt_tokens": max_debt_tokens,
+                "max_reservations": max_reservations,
+                "reservation_timeout": reservation_timeout,
+                "observe": observe,
+            },
+        )
+        self._own("agr_limiter_create", self._config, clock)
+
+    def try_acquire(self, tokens: int = 1) -> bool:
+        """Takes the tokens if they are there. Raises NeverFits when the bucket cannot hold so many."""
+        return self._try((), tokens) is None
+
+    def acquire(self, tokens: int = 1, timeout: Duration = math.inf) -> None:
+        """Takes the tokens, and waits for them if need be. Raises RateLimited, at once, when the wait
+        would be longer than timeout. A wait that is interrupted gives them back."""
+        self._acquire((), tokens, timeout)
+
+    async def acquire_async(self, tokens: int = 1, timeout: Duration = math.inf) -> None:
+        """As acquire; a task that is cancelled gives its tokens back."""
+        await self._acquire_async((), tokens, timeout)
+
+    def reserve(self, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
+        """Takes the tokens now, to be used after `reservation.wait` seconds and settled by their real
+        number. Raises RateLimited when the wait, or the debt, would be too great."""
+        return self._reserve((), tokens, max_wait, "max_wait")
+
+    @property
+    def available(self) -> int:
+        """Tokens that could be taken now; negative when in debt."""
+        return self._available(())
+
+    def reconfigure(
+        self,
+        *,
+        capacity: Optional[int] = None,
+        refill_tokens: Optional[int] = None,
+        refill_interval: Optional[Duration] = None,
+        max_debt_tokens: Optional[int] = None,
+    ) -> None:
+        """Changes what is named, while in use. What was available stays, up to the new capacity."""
+        config = c.agr_limiter_config.from_buffer_copy(self._config)
+        fill(
+            config,
+            {
+                "capacity": capacity,
+                "refill_tokens": refill_tokens,
+                "refill_interval": refill_interval,
+                "max_debt_tokens": max_debt_tokens,
+            },
+        )
+        config.initial_tokens = -1
+        self._timed("agr_limiter_reconfigure", (byref(config),))
+        self._config = config
+
+    def snapshot(self) -> LimiterSnapshot:
+        snapshot = sized(c.agr_limiter_snapshot)
+        self._timed("agr_limiter_snapshot_read", outputs=(byref(snapshot),))
+        return record(LimiterSnapshot, snapshot)
+
+    def limit(self, tokens: int = 1, timeout: Duration = math.inf) -> _Limit:
+        """A decorator which makes every call of a function take so many tokens first."""
+        return _Limit(self, tokens, timeout)
+
+    def __call__(self, function: F) -> F:
+        """Makes every call of a function, or of a coroutine function, take one token first."""
+        return self.limit()(function)
+
+
+class _Limit:
+    def __init__(self, limiter: RateLimiter, tokens: int, timeout: Duration) -> None:
+        self._limiter = limiter
+        self._tokens = tokens
+        self._timeout = timeout
+
+    def __call__(self, function: F) -> F:
+        def enter() -> nullcontext[None]:
+            self._limiter.acquire(self._tokens, self._timeout)
+            return nullcontext()
+
+        async def enter_async() -> None:
+            await self._limiter.acquire_async(self._tokens, self._timeout)
+
+        return decorate(function, enter, enter_async)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens taken ahead of their use."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Optional, Protocol
+
+from . import _generated as c
+from ._convert import integer, seconds
+from .errors import ArgumentError
+
+
+class _Issuer(Protocol):
+    _prefix: str
+
+    @property
+    def closed(self) -> bool: ...
+
+    def _timed(self, name: str, inputs: tuple[Any, ...] = (), outputs: tuple[Any, ...] = ()) -> int: ...
+
+
+class Reservation:
+    """Ended once: settled by the real cost, or cancelled. As a context manager it is settled on exit
+    as reserved, unless that was done inside, and cancelled when an exception passes.
+
+    tokens  how many were taken.
+    wait    seconds to wait before making use of them; 0: they are there.
+    """
+
+    def __init__(self, limiter: _Issuer, reservation: c.agr_reservation) -> None:
+        self._limiter = limiter
+        self._permits = [reservation.permit]
+        self.tokens: int = reservation.tokens
+        self.wait: float = seconds(reservation.wait_ns)
+
+    @property
+    def ended(self) -> bool:
+        return not self._permits
+
+    def settle(self, actual: Optional[int] = None) -> bool:
+        """Ends it by its real cost: the rest is given back, or the excess taken. None: not known, which
+        keeps what was reserved. False when it had ended before, or expired."""
+        cost = -1 if actual is None else integer(actual, "actual")
+        if actual is not None and cost < 0:
+            raise ArgumentError("actual must not be negative", "actual")
+        return self._end("settle", cost)
+
+    def cancel(self) -> bool:
+        """Gives all of it back. False when it had ended before, or expired."""
+        return self._end("cancel")
+
+    def _end(self, verb: str, *arguments: int) -> bool:
+        try:
+            permit = self._permits.pop()
+        except IndexError:
+            return False
+        try:
+            status = self._limiter._timed(f"{self._limiter._prefix}_{verb}", (permit, *arguments))
+        except ArgumentError:
+            self._permits.append(permit)  # it is still open
+            raise
+        return status == c.AGR_OK
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if self.ended or self._limiter.closed:
+            return
+        if error is None:
+            self.settle()
+        else:
+            self.cancel()
