@@ -116,7 +116,7 @@ typedef struct agr_retry_config {
   agr_backoff_config backoff;
   int64_t temporary_delay_ns;       /* TEMPORARY without a hint; 0 ... ; default 1 s */
   int64_t max_server_delay_ns;      /* a longer hint means: give up; default 120 s */
-  int64_t server_delay_spread_ns;   /* a hint t is waited for t ... t+spread; default 5 s */
+  int64_t server_delay_spread_ns;   /* the most that is added to a hint; default 5 s */
   uint32_t retry_unknown;           /* 1: UNKNOWN is retried without a key too; default 0 */
   uint32_t reserved;                /* 0 */
 } agr_retry_config;
@@ -134,11 +134,10 @@ enum {
  * Errors  AGR_ERR_ARGUMENT: preset, config, config->struct_size. */
 agr_status agr_retry_config_preset(agr_retry_config *config, int32_t preset, agr_error *error);
 
-/* The default table: errno ETIMEDOUT 3 x 1 s; HTTP 503 TEMPORARY 2 x 2 s; 401 TRANSIENT 1 x 0 s;
- * 408 UNKNOWN 3 x 1 s; 429 TEMPORARY; 409, 425, 500, 502, 504, 507 ... 599 TRANSIENT; 400 ... 499, 501,
- * 505, 506 PERMANENT; 100 ... 399 SUCCESS; errno ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EAI-like
- * failures before anything was sent TRANSIENT; ECONNRESET, EPIPE UNKNOWN; ECANCELED CANCELLED; other
- * errno TRANSIENT.
+/* The default table: errno ETIMEDOUT UNKNOWN 3 x 1 s; HTTP 503 TEMPORARY 2 x 2 s; 401 TRANSIENT 1 x 0 s;
+ * 408 UNKNOWN 3 x 1 s; 429 TEMPORARY; 409, 425, 500, 502 ... 504, 507 ... 599 TRANSIENT; 400 ... 499,
+ * 501, 505, 506 PERMANENT; 100 ... 399 SUCCESS; errno ECONNRESET, EPIPE UNKNOWN; ECANCELED CANCELLED;
+ * every other errno TRANSIENT (ECONNREFUSED and its like come before anything was sent).
  *
  * rules      capacity elements; NULL with capacity 0 asks for the count.
  * out_count  how many there are.
@@ -166,7 +165,8 @@ agr_status agr_retry_classify(const agr_retry_config *config, int32_t domain, in
  * previous_ns       the last delay, 0 at first.
  * server_delay_ns   what the server asked for; -1: nothing; AGR_FOREVER: never retry.
  * random            64 uniform bits.
- * out_delay_ns      the delay; with a hint t it is in t ... t+server_delay_spread_ns, never less.
+ * out_delay_ns      the delay; with a hint t it is t + U(0, the delay without a hint), at most
+ *                   t + server_delay_spread_ns: never less than t.
  * Answers           AGR_OK: retry after the delay; AGR_EXHAUSTED: stop (class, attempts, the
  *                   rule's retries, or a hint beyond max_server_delay_ns).
  * Errors            AGR_ERR_ARGUMENT. */
@@ -213,6 +213,8 @@ void agr_retry_budget_config_init(agr_retry_budget_config *config, uint32_t stru
 /* Errors  AGR_ERR_ARGUMENT, AGR_ERR_NO_MEMORY. Allocates. */
 agr_status agr_retry_budget_create(const agr_retry_budget_config *config,
                                    agr_retry_budget **out_budget, agr_error *error);
+agr_status agr_retry_budget_create_at(const agr_retry_budget_config *config, int64_t now_ns,
+                                      agr_retry_budget **out_budget, agr_error *error);
 void agr_retry_budget_destroy(agr_retry_budget *budget);
 
 /* Takes the cost of a retry out. cost: whole retries, 0 ... quota; 1 is usual, more weighs a timeout.
