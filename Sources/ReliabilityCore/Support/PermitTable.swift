@@ -46,8 +46,8 @@ package struct PermitTable: ~Copyable {
     hint = Atomic(0)
     var stream = SplitMix64(seed: seed)
     for slot in 0..<count {
-      // 44 bits of generation fit beside the slot; never 0, so that no permit is 0.
-      self.slots.store(slot &* stride, (stream.next() &>> 22 | 1) &<< 2)
+      // 41 bits of generation to begin with: 2^41 uses until the top bit is reached. Never 0.
+      self.slots.store(slot &* stride, (stream.next() &>> 23 | 1) &<< 2)
     }
   }
 

@@ -1,0 +1,90 @@
+import Synchronization
+
+/// The results of the last stretch of time, in ten steps. The step in progress is the eleventh, so that
+/// the window is never shorter than it was configured, and at most a tenth longer.
+///
+/// A step has three counts of 32 bits, each beside a stamp. A count whose stamp is not that of the step
+/// is 0, so that neither the passing of time nor starting afresh has to clear anything.
+package struct TimeWindow: ~Copyable {
+  private static let steps: Int64 = 10
+  private static let slots: Int64 = 16
+  private static let stride = 4
+
+  private let words: AtomicWords
+  /// Divides by the length of a step.
+  private let clock: TokenRate
+  /// The last step with a failure or a slow call.
+  private let lastAlarm: Atomic<Int64>
+
+  /// The last `length` nanoseconds, 10 ns ... 1 year.
+  package init(length: Int64) throws(Failure) {
+    let words = try AtomicWords(count: Int(TimeWindow.slots) &* TimeWindow.stride)
+    let clock = try TokenRate(
+      capacity: 1, maxDebt: 0, tokens: 1, interval: Swift.max(1, length / TimeWindow.steps))
+    self.words = words
+    self.clock = clock
+    lastAlarm = Atomic(-1 - TimeWindow.steps)
+  }
+
+  /// Adds a result. True when the rates must be looked at.
+  @inline(__always)
+  package func append(_ result: CallResult, era: UInt64, minimum: Int, _ now: Int64) -> Bool {
+    let number = clock.refilled(now)
+    let stamp = TimeWindow.stamp(number, era)
+    let base = TimeWindow.base(number)
+    increment(base, stamp)
+    if result.isAlarming {
+      if result.failed { increment(base &+ 1, stamp) }
+      if result.slow { increment(base &+ 2, stamp) }
+      lastAlarm.store(number, ordering: .relaxed)
+      return true
+    }
+    // A success raises no rate, except that there may now be enough calls to speak of one.
+    return number &- lastAlarm.load(ordering: .relaxed) <= TimeWindow.steps
+      && counts(era: era, now).total == UInt64(truncatingIfNeeded: minimum)
+  }
+
+  package func counts(era: UInt64, _ now: Int64) -> WindowCounts {
+    let last = clock.refilled(now)
+    var counts = WindowCounts()
+    var number = Swift.max(0, last &- TimeWindow.steps)
+    while number <= last {
+      let stamp = TimeWindow.stamp(number, era)
+      let base = TimeWindow.base(number)
+      counts.total &+= count(base, stamp)
+      counts.failures &+= count(base &+ 1, stamp)
+      counts.slow &+= count(base &+ 2, stamp)
+      number &+= 1
+    }
+    return counts
+  }
+
+  @inline(__always)
+  private func increment(_ index: Int, _ stamp: UInt64) {
+    while true {
+      let word = words.load(index)
+      let count = word &>> 32 == stamp ? word & 0xffff_ffff : 0
+      // Full: four thousand million calls a step, and the rate stays what it is.
+      if count == 0xffff_ffff { return }
+      if words.exchange(index, word, stamp &<< 32 | (count &+ 1)) { return }
+    }
+  }
+
+  @inline(__always)
+  private func count(_ index: Int, _ stamp: UInt64) -> UInt64 {
+    let word = words.load(index)
+    return word &>> 32 == stamp ? word & 0xffff_ffff : 0
+  }
+
+  @inline(__always)
+  private static func base(_ number: Int64) -> Int {
+    Int(truncatingIfNeeded: number & (slots &- 1)) &* stride
+  }
+
+  /// 20 bits of the lap and 12 of the era: the same again after sixteen million steps.
+  @inline(__always)
+  private static func stamp(_ number: Int64, _ era: UInt64) -> UInt64 {
+    let lap = UInt64(bitPattern: number &>> 4) & 0xf_ffff
+    return lap &<< 12 | (era & 0xfff)
+  }
+}
