@@ -106,7 +106,7 @@ public func agr_breaker_create(
     out.pointee = nil
     let config = try readStructure(config, defaults: breakerDefaults(), "config")
     let engine = try Breaker(
-      readConfiguration(config), seed: seedOrRandom(config.seed), permitSeed: processRandom(),
+      readConfiguration(config), seed: config.seed, permitSeed: processRandom(),
       now: now())
     out.pointee = try makeHandle(.breaker, engine)
     return AGR_OK
@@ -164,7 +164,7 @@ public func agr_breaker_report_at(
   guarded(error) { () throws(Failure) in
     let breaker = try breakerHandle(breaker)
     let outcome = try requireOutcome(outcome)
-    return try breaker.pointee.report(permit, outcome, latency: latency_ns, now: now_ns)
+    return try breaker.pointee.report(permit, outcome, latency: latency_ns, now: now_ns, processRandom)
       ? AGR_OK : AGR_STALE
   }
 }

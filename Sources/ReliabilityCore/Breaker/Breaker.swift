@@ -21,6 +21,7 @@ package struct Breaker: ~Copyable {
   private let stale: Atomic<UInt64>
   private let trips: Atomic<UInt64>
   private let configuration: BreakerConfiguration
+  /// Of the jitter; 0: drawn from the caller's stream, which differs after a fork.
   private let seed: UInt64
 
   package static let eventCount = 64
@@ -143,7 +144,7 @@ package struct Breaker: ~Copyable {
   /// Ends a permit. False: it was stale, and nothing changed.
   @inline(__always)
   package func report(
-    _ permit: UInt64, _ outcome: CallOutcome, latency: Int64, now: Int64
+    _ permit: UInt64, _ outcome: CallOutcome, latency: Int64, now: Int64, _ random: () -> UInt64
   ) throws(Failure) -> Bool {
     try requireTime(latency, "latency_ns")
     try requireTime(now, "now_ns")
@@ -164,15 +165,18 @@ package struct Breaker: ~Copyable {
     let result = CallResult(
       failed: failed, slow: configuration.slowRate > 0 && latency >= configuration.slowCall)
     if current.state == .closed {
-      if current.mode != .disabled { record(result, current, time, now) }
+      if current.mode != .disabled { record(result, current, time, now, random) }
       return true
     }
-    return isProbe ? judge(result, current, time, now) : true
+    return isProbe ? judge(result, current, time, now, random) : true
   }
 
   /// Counts a result of the closed state, and trips when it is one too many.
   @inline(__always)
-  private func record(_ result: CallResult, _ current: BreakerWord, _ time: Int64, _ now: Int64) {
+  private func record(
+    _ result: CallResult, _ current: BreakerWord, _ time: Int64, _ now: Int64,
+    _ random: () -> UInt64
+  ) {
     var trip = false
     if configuration.consecutiveFailures > 0 {
       trip = lengthenStreak(result, current) >= UInt64(configuration.consecutiveFailures)
@@ -189,7 +193,7 @@ package struct Breaker: ~Copyable {
         trip = isReached(steps.counts(era: current.generation, time)) || trip
       }
     }
-    if trip && current.mode != .forcedClosed { open(current, time, now) }
+    if trip && current.mode != .forcedClosed { open(current, time, now, random()) }
   }
 
   /// The failures in a row, this result among them; 0 after a success.
@@ -220,12 +224,13 @@ package struct Breaker: ~Copyable {
 
   /// Judges a probe: enough successes close, one failure opens again.
   private func judge(
-    _ result: CallResult, _ seen: BreakerWord, _ time: Int64, _ now: Int64
+    _ result: CallResult, _ seen: BreakerWord, _ time: Int64, _ now: Int64,
+    _ random: () -> UInt64
   ) -> Bool {
     var current = seen
     while current.generation == seen.generation {
       if result.isAlarming {
-        open(current, time, now)
+        open(current, time, now, random())
         return true
       }
       let counted = current.withSuccess()
@@ -244,7 +249,9 @@ package struct Breaker: ~Copyable {
   }
 
   /// Opens, for longer with every trip in a row.
-  private func open(_ seen: BreakerWord, _ time: Int64, _ now: Int64) {
+  private func open(
+    _ seen: BreakerWord, _ time: Int64, _ now: Int64, _ random: UInt64
+  ) {
     var current = seen
     // Probes that succeed at the same time change the word, but not the generation.
     while current.generation == seen.generation {
@@ -254,7 +261,7 @@ package struct Breaker: ~Copyable {
         earlier = earlier &- Swift.min(earlier, UInt64(bitPattern: healthy))
       }
       let opened = current.next(.open, mode: current.mode, trips: earlier &+ 1)
-      if move(current, opened, time, now) {
+      if move(current, opened, time, now, random) {
         trips.wrappingAdd(1, ordering: .relaxed)
         return
       }
@@ -276,14 +283,15 @@ package struct Breaker: ~Copyable {
   /// too, against the value read while the old state held, so that a thread which was held up cannot
   /// overwrite the time of a later generation.
   private func move(
-    _ from: BreakerWord, _ to: BreakerWord, _ time: Int64, _ now: Int64
+    _ from: BreakerWord, _ to: BreakerWord, _ time: Int64, _ now: Int64, _ random: UInt64 = 0
   ) -> Bool {
     let index = Int(truncatingIfNeeded: to.generation & (Breaker.timeCount &- 1))
     let before = times.loadAcquiring(index)
     guard word.load(ordering: .acquiring) == from.raw else { return false }
     var openFor: Int64 = 0
     if to.state == .open {
-      let random = SplitMix64.mix(seed &+ to.generation &* SplitMix64.increment)
+      let random =
+        seed == 0 ? random : SplitMix64.mix(seed &+ to.generation &* SplitMix64.increment)
       openFor = configuration.openTime(trip: to.trips, chance: unitInterval(random))
     }
     let newTime = UInt64(bitPattern: Time.add(time, openFor))
