@@ -85,6 +85,14 @@ static inline void platform_eventfd_signal(int32_t fd) {
   while (written < 0 && errno == EINTR);
 }
 
+/* Makes it unreadable again. */
+static inline void platform_eventfd_clear(int32_t fd) {
+  uint64_t count;
+  ssize_t got;
+  do got = read(fd, &count, sizeof count);
+  while (got < 0 && errno == EINTR);
+}
+
 static inline void platform_close(int32_t fd) { close(fd); }
 
 /* ---- entropy ---- */
