@@ -91,7 +91,7 @@ def fill(config: Any, values: Mapping[str, object], forever: frozenset[str] = fr
     for name, value in values.items():
         if value is None:
             continue
-        field = c_names.get(name, f"{name}_ns" if f"{name}_ns" in types else name)
+        field = c_names.get(name, name if name in types else f"{name}_ns")
         kind = types[field]
         if field.endswith("_ns"):
             setattr(config, field, nanoseconds(value, name, forever=name in forever))
