@@ -89,7 +89,7 @@ def version_script(headers: Headers) -> str:
 def layout(python: str) -> str:
     """One line a structure and one a field, computed by ctypes from the generated declarations."""
     module: dict[str, object] = {}
-    exec(compile(python, str(PYTHON), "exec"), module)
+    exec(compile(python, str(PYTHON), "exec"), module)  # noqa: S102
     lines = [f"# {NOTE}"]
     lines += ["# struct <name> <size> <alignment>, then for each field: <name> <offset> <size>"]
     for name, struct in module.items():

@@ -90,7 +90,8 @@ def _preprocess(include: Path) -> str:
             Path(stand_ins, name).write_text(text, encoding="utf-8")
         command = ["cc", "-E", "-P", "-nostdinc", "-I", stand_ins, "-I", str(include)]
         command.append(str(include / UMBRELLA))
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        run = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        return run.stdout
 
 
 def _defines(text: str) -> list[tuple[str, int]]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from autoglm_reliability import LibraryError, _ffi, _generated, library_version
 
 
@@ -49,18 +50,18 @@ def test_the_version_is_that_of_the_headers() -> None:
 
 
 def test_functions_that_block_are_called_without_the_interpreters_lock() -> None:
-    assert _generated.BLOCKING == {
+    assert {
         "agr_limiter_acquire",
         "agr_keyed_limiter_acquire",
         "agr_idempotency_wait",
         "agr_policy_execute",
-    }
+    } == _generated.BLOCKING
     assert _ffi.lib.agr_limiter_acquire._flags_ != _ffi.lib.agr_limiter_try_acquire._flags_
 
 
 def test_a_library_that_is_not_there_is_said_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(_ffi.ENVIRONMENT, "/nowhere/libautoglm_reliability.so")
-    with pytest.raises(LibraryError, match="/nowhere/libautoglm_reliability.so"):
+    with pytest.raises(LibraryError, match="/nowhere/"):
         _ffi.Library()
 
 

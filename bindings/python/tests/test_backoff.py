@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from autoglm_reliability import (
     ArgumentError,
     Backoff,
@@ -14,8 +17,6 @@ from autoglm_reliability import (
     RetryRule,
     Strategy,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 RANDOM = st.integers(0, 2**64 - 1)
 ATTEMPT = st.one_of(st.integers(1, 100), st.integers(1, 2**32 - 1))

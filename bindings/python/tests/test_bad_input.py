@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from autoglm_reliability import (
     ArgumentError,
     Backoff,
@@ -63,7 +64,9 @@ def cases() -> list[Any]:
                 bad = BAD_NUMBERS
             else:
                 bad = BAD_INTEGERS
-            found += [pytest.param(kind, good, name, value, id=f"{kind.__name__}-{name}-{value}") for value in bad]
+            for value in bad:
+                label = f"{kind.__name__}-{name}-{value}"
+                found.append(pytest.param(kind, good, name, value, id=label))
     return found
 
 

@@ -5,6 +5,9 @@ import asyncio
 import math
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from autoglm_reliability import (
     ArgumentError,
     AttemptOutcome,
@@ -22,8 +25,6 @@ from autoglm_reliability import (
 )
 from autoglm_reliability.testing import ManualClock
 from helpers import collect, in_threads
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 
 @pytest.fixture
@@ -70,9 +71,7 @@ def test_the_failure_rate_opens_it(clock: ManualClock) -> None:
 
 
 def test_slow_calls_open_it_and_the_latency_is_measured(clock: ManualClock) -> None:
-    breaker = CircuitBreaker(
-        failure_rate=0, slow_rate=1, slow_call=2, minimum_calls=2, clock=clock
-    )
+    breaker = CircuitBreaker(failure_rate=0, slow_rate=1, slow_call=2, minimum_calls=2, clock=clock)
     for _ in range(2):
         with breaker.guard():
             clock.advance(2)
@@ -158,9 +157,7 @@ def test_a_permit_that_is_dropped_is_neutral_and_wedges_nothing(
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_a_result_from_before_the_trip_changes_nothing(
-    breaker: CircuitBreaker, clock: ManualClock
-) -> None:
+def test_a_result_from_before_the_trip_changes_nothing(breaker: CircuitBreaker, clock: ManualClock) -> None:
     late = breaker.acquire()
     trip(breaker)
     clock.advance(5)
@@ -243,9 +240,7 @@ def test_presets_are_starting_points(clock: ManualClock) -> None:
 class BreakerModel(RuleBasedStateMachine):
     """Consecutive failures, a fixed open time, probes: a dozen lines of obvious Python."""
 
-    @initialize(
-        threshold=st.integers(1, 4), permits=st.integers(1, 3), successes=st.integers(1, 4)
-    )
+    @initialize(threshold=st.integers(1, 4), permits=st.integers(1, 3), successes=st.integers(1, 4))
     def create(self, threshold: int, permits: int, successes: int) -> None:
         self.clock = ManualClock()
         self.breaker = CircuitBreaker(
@@ -283,9 +278,8 @@ class BreakerModel(RuleBasedStateMachine):
     def acquire(self) -> None:
         self.look()
         permit = self.breaker.try_acquire()
-        if self.state is BreakerState.OPEN:
-            assert permit is None
-        elif self.state is BreakerState.HALF_OPEN and self.probes >= self.permits:
+        probing = self.state is BreakerState.HALF_OPEN and self.probes >= self.permits
+        if self.state is BreakerState.OPEN or probing:
             assert permit is None
         else:
             assert permit is not None

@@ -4,11 +4,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from autoglm_reliability import BudgetExhausted, Component, NeverFits, RetryBudget
 from autoglm_reliability.testing import ManualClock
 from helpers import in_threads
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 
 def test_retries_run_out_and_flow_in_with_traffic_and_time(clock: ManualClock) -> None:

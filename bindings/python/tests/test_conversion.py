@@ -5,12 +5,13 @@ import math
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from autoglm_reliability import ArgumentError
 from autoglm_reliability._convert import integer, nanoseconds, octets, seconds
 from autoglm_reliability._ffi import Int32, Uint32, Uint64, python_name
 from autoglm_reliability._generated import AGR_FOREVER, AGR_TIME_MAX_NS
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.integers(0, AGR_TIME_MAX_NS // 1000))

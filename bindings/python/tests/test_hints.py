@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import pytest
-from autoglm_reliability import ArgumentError, Hint, ParseError, hint_from_headers, parse_hint
 from hypothesis import given
 from hypothesis import strategies as st
+
+from autoglm_reliability import ArgumentError, Hint, ParseError, hint_from_headers, parse_hint
 
 # 1994-11-06 08:49:37 UTC
 THEN = 784111777.0

@@ -4,11 +4,19 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from autoglm_reliability import ArgumentError, CapacityError, KeyedRateLimiter, NeverFits, RateLimited, WhenFull
-from autoglm_reliability.testing import ManualClock
-from helpers import in_threads
 from hypothesis import given
 from hypothesis import strategies as st
+
+from autoglm_reliability import (
+    ArgumentError,
+    CapacityError,
+    KeyedRateLimiter,
+    NeverFits,
+    RateLimited,
+    WhenFull,
+)
+from autoglm_reliability.testing import ManualClock
+from helpers import in_threads
 
 
 @pytest.fixture

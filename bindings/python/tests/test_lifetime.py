@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from autoglm_reliability import (
+    AttemptOutcome,
     Backoff,
     CircuitBreaker,
     ClosedError,
@@ -129,7 +131,6 @@ def test_closing_while_a_thread_waits_lets_it_wait_to_its_end(destroyed: list[st
     limiter = RateLimiter(1, 20)  # each later token takes 50 ms
     limiter.acquire()
     entered = threading.Event()
-    native = _ffi.lib.agr_limiter_acquire
 
     def wait() -> list[str]:
         entered.set()
@@ -138,7 +139,6 @@ def test_closing_while_a_thread_waits_lets_it_wait_to_its_end(destroyed: list[st
 
     result: list[list[str]] = []
     thread = threading.Thread(target=lambda: result.append(wait()))
-    assert native is not None
     thread.start()
     entered.wait()
     while not limiter._handle._holders and thread.is_alive():
@@ -163,8 +163,6 @@ def test_a_call_outlives_its_policy() -> None:
     policy = Policy()
     with policy.begin() as call:
         policy.close()
-        from autoglm_reliability import AttemptOutcome
-
         assert call.advance(AttemptOutcome.success()).done
     with pytest.raises(ClosedError):
         call.advance()

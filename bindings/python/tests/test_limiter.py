@@ -5,6 +5,7 @@ import asyncio
 import math
 
 import pytest
+
 from autoglm_reliability import (
     ArgumentError,
     CapacityError,
