@@ -792,7 +792,7 @@ class agr_event(Structure):
         ("backoff_ns", c_int64),
         ("latency_ns", c_int64),
         ("retry_after_ns", c_int64),
-        ("trace_id", c_char * 64),
+        ("trace_id", c_char * 56),
     )
 
 
