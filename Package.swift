@@ -41,7 +41,7 @@ let package = Package(
             "-enable-experimental-feature", "Embedded", "-wmo", "-use-ld=lld",
             "-Xlinker", "-soname", "-Xlinker", "libautoglm_reliability.so.0",
             "-Xlinker", "--version-script=\(Context.packageDirectory)/abi/exports.map",
-            "-Xlinker", "--undefined-version", "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
+            "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
             "-Xlinker", "-z", "-Xlinker", "now",
           ], .when(traits: ["Embedded"])),
       ]),

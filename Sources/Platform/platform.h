@@ -93,6 +93,17 @@ static inline void platform_eventfd_clear(int32_t fd) {
   while (got < 0 && errno == EINTR);
 }
 
+/* Waits until fd is readable, or an absolute CLOCK_MONOTONIC time (INT64_MAX: for ever). */
+static inline void platform_wait_readable(int32_t fd, int64_t deadline_ns) {
+  struct pollfd entry = {.fd = fd, .events = POLLIN};
+  for (;;) {
+    int64_t left = deadline_ns - platform_monotonic_ns();
+    if (left <= 0) return;
+    struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+    if (ppoll(&entry, 1, deadline_ns == INT64_MAX ? NULL : &t, NULL) >= 0 || errno != EINTR) return;
+  }
+}
+
 static inline void platform_close(int32_t fd) { close(fd); }
 
 /* ---- entropy ---- */

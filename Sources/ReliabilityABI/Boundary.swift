@@ -73,6 +73,47 @@ func makeHandle<Engine: ~Copyable>(
   return OpaquePointer(memory)
 }
 
+// MARK: - Handles in a pool
+
+/// How far apart handles lie in an array: whole cache lines.
+func handleStride<Engine: BitwiseCopyable>(of type: Engine.Type) -> Int {
+  (engineOffset &+ MemoryLayout<Engine>.size &+ 63) & ~63
+}
+
+/// Makes zeroed memory the place of a handle that is not in use; `index` is its place in the pool.
+func prepareHandle(_ memory: UnsafeMutableRawPointer, _ index: UInt32) {
+  memory.bindMemory(to: HandleHeader.self, capacity: 1).initialize(
+    to: HandleHeader(kind: Atomic(0), references: Atomic(Int(index))))
+}
+
+/// Puts a value behind a pooled handle, which is good from here on.
+func openHandle<Engine: BitwiseCopyable>(
+  _ pointer: OpaquePointer, _ kind: HandleKind, _ value: Engine
+) -> Handle<Engine> {
+  let memory = UnsafeMutableRawPointer(pointer)
+  let engine = (memory + engineOffset).bindMemory(to: Engine.self, capacity: 1)
+  engine.initialize(to: value)
+  header(engine).pointee.kind.store(kind.rawValue, ordering: .relaxed)
+  return engine
+}
+
+/// The caller's handle for a pooled value.
+func pooledPointer<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> OpaquePointer {
+  OpaquePointer(header(engine))
+}
+
+/// Ends the use of a pooled handle, and tells its place in the pool.
+func closeHandle<Engine: BitwiseCopyable>(
+  _ engine: Handle<Engine>
+) -> (OpaquePointer, UInt32) {
+  let header = header(engine)
+  header.pointee.kind.store(0, ordering: .relaxed)
+  return (
+    OpaquePointer(header),
+    UInt32(truncatingIfNeeded: header.pointee.references.load(ordering: .relaxed))
+  )
+}
+
 private func header<Engine: ~Copyable>(
   _ engine: Handle<Engine>
 ) -> UnsafeMutablePointer<HandleHeader> {
@@ -81,6 +122,17 @@ private func header<Engine: ~Copyable>(
 
 func retain<Engine: ~Copyable>(_ engine: Handle<Engine>) {
   header(engine).pointee.references.wrappingAdd(1, ordering: .relaxed)
+}
+
+/// The owner's end of a handle: nobody is let in by it any more, and its reference is dropped. Who
+/// asks a second time changes nothing.
+func destroy<Engine: ~Copyable>(_ engine: Handle<Engine>, _ kind: HandleKind) {
+  guard
+    header(engine).pointee.kind.compareExchange(
+      expected: kind.rawValue, desired: 0, ordering: .relaxed
+    ).exchanged
+  else { return }
+  release(engine)
 }
 
 /// Drops one reference; the last one frees the engine.

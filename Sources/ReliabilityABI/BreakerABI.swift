@@ -116,7 +116,7 @@ public func agr_breaker_create(
 @implementation @_cdecl("agr_breaker_destroy")
 public func agr_breaker_destroy(_ breaker: OpaquePointer?) {
   guard let breaker = try? breakerHandle(breaker) else { return }
-  release(breaker)
+  destroy(breaker, .breaker)
 }
 
 @implementation @_cdecl("agr_breaker_acquire")

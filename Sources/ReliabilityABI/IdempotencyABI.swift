@@ -69,7 +69,7 @@ public func agr_idempotency_create(
 @implementation @_cdecl("agr_idempotency_destroy")
 public func agr_idempotency_destroy(_ cache: OpaquePointer?) {
   guard let cache = try? idempotencyHandle(cache) else { return }
-  release(cache)
+  destroy(cache, .idempotency)
 }
 
 @implementation @_cdecl("agr_idempotency_state")

@@ -66,7 +66,7 @@ public func agr_keyed_limiter_create(
 @implementation @_cdecl("agr_keyed_limiter_destroy")
 public func agr_keyed_limiter_destroy(_ limiter: OpaquePointer?) {
   guard let limiter = try? keyedHandle(limiter) else { return }
-  release(limiter)
+  destroy(limiter, .keyedLimiter)
 }
 
 @implementation @_cdecl("agr_keyed_limiter_try_acquire")

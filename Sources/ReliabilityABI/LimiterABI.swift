@@ -77,7 +77,7 @@ public func agr_limiter_create_at(
 @implementation @_cdecl("agr_limiter_destroy")
 public func agr_limiter_destroy(_ limiter: OpaquePointer?) {
   guard let limiter = try? limiterHandle(limiter) else { return }
-  release(limiter)
+  destroy(limiter, .limiter)
 }
 
 @implementation @_cdecl("agr_limiter_try_acquire")

@@ -48,7 +48,7 @@ public func agr_retry_budget_create_at(
 @implementation @_cdecl("agr_retry_budget_destroy")
 public func agr_retry_budget_destroy(_ budget: OpaquePointer?) {
   guard let budget = try? budgetHandle(budget) else { return }
-  release(budget)
+  destroy(budget, .retryBudget)
 }
 
 @implementation @_cdecl("agr_retry_budget_withdraw")

@@ -43,7 +43,8 @@ enum {
 /* How far a part is obeyed. */
 enum {
   AGR_MODE_ENFORCE = 0,
-  AGR_MODE_OBSERVE = 1, /* it decides and counts, and refuses nobody */
+  AGR_MODE_OBSERVE = 1, /* it decides and counts, and refuses nobody; a retry it would make is
+                            counted, not made */
   AGR_MODE_OFF = 2      /* it is not asked */
 };
 
@@ -130,7 +131,7 @@ typedef struct agr_request {
   int64_t costs[AGR_DIMENSIONS_MAX]; /* estimated, one a limiter, charged for every attempt;
                                         0 ... 2^50; agr_request_init sets costs[0] to 1 */
   int64_t deadline_ns;          /* absolute, on the scale of now; 0: total_timeout_ns from now */
-  const char *trace_id;         /* goes into events; length 0 ... 63; longer is cut */
+  const char *trace_id;         /* goes into events; longer than 55 bytes is cut */
   size_t trace_id_length;
 } agr_request;
 
@@ -299,7 +300,7 @@ agr_status agr_policy_snapshot_read(const agr_policy *policy, agr_policy_snapsho
                                     agr_error *error);
 
 enum {
-  AGR_EVENT_ATTEMPT = 1, /* an attempt ended */
+  AGR_EVENT_ATTEMPT = 1, /* an attempt failed */
   AGR_EVENT_RETRY = 2,   /* another will follow, after backoff_ns */
   AGR_EVENT_REFUSED = 3, /* a part refused, or would have (observed = 1) */
   AGR_EVENT_DONE = 4     /* a call ended */
@@ -321,7 +322,7 @@ typedef struct agr_event {
   int64_t backoff_ns;
   int64_t latency_ns;
   int64_t retry_after_ns;
-  char trace_id[64]; /* ends with NUL */
+  char trace_id[56]; /* ends with NUL */
 } agr_event;
 
 /* Reads the next event, as agr_breaker_next_event does. */

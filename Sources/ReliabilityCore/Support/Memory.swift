@@ -38,6 +38,11 @@ public import Platform
     base[index].store(value, ordering: .releasing)
   }
 
+  @inline(__always)
+  package func add(_ index: Int, _ amount: UInt64) {
+    base[index].wrappingAdd(amount, ordering: .relaxed)
+  }
+
   /// Replaces `expected` by `desired`; says whether it did.
   @inline(__always)
   package func exchange(_ index: Int, _ expected: UInt64, _ desired: UInt64) -> Bool {

@@ -1,0 +1,308 @@
+public import CAutoGLMReliability
+import Platform
+import ReliabilityCore
+
+private func requestDefaults() -> agr_request {
+  var request = agr_request()
+  request.struct_size = UInt32(MemoryLayout<agr_request>.size)
+  request.costs.0 = 1
+  return request
+}
+
+private func outcomeDefaults() -> agr_outcome {
+  var outcome = agr_outcome()
+  outcome.struct_size = UInt32(MemoryLayout<agr_outcome>.size)
+  outcome.error_class = ErrorClass.success.rawValue
+  outcome.server_delay_ns = Retry.Failed.noHint
+  outcome.latency_ns = -1
+  outcome.costs = (-1, -1, -1, -1)
+  return outcome
+}
+
+@implementation @_cdecl("agr_request_init")
+public func agr_request_init(_ request: UnsafeMutablePointer<agr_request>?, _ struct_size: UInt32) {
+  initialize(request, struct_size, requestDefaults())
+}
+
+@implementation @_cdecl("agr_outcome_init")
+public func agr_outcome_init(_ outcome: UnsafeMutablePointer<agr_outcome>?, _ struct_size: UInt32) {
+  initialize(outcome, struct_size, outcomeDefaults())
+}
+
+private func requireCosts(
+  _ costs: (Int64, Int64, Int64, Int64), atLeast least: Int64
+) throws(Failure) -> InlineArray<4, Int64> {
+  let values: InlineArray<4, Int64> = [costs.0, costs.1, costs.2, costs.3]
+  for index in 0..<4 {
+    guard values[index] >= least && values[index] <= TokenRate.maximumTokens else {
+      throw .argument("costs", "must be 0 ... 2^50 tokens (-1 in an outcome: unknown)")
+    }
+  }
+  return values
+}
+
+private func requireBytes(
+  _ bytes: UnsafeRawPointer?, _ length: Int, limit: Int, _ field: StaticString
+) throws(Failure) {
+  guard bytes != nil || length == 0 else {
+    throw .argument(field, "must not be NULL when its length is not 0")
+  }
+  guard length >= 0 && length <= limit else { throw .argument(field, "is too long") }
+}
+
+private func readRequest(_ pointer: UnsafePointer<agr_request>?) throws(Failure) -> Request {
+  let source = try readStructure(
+    pointer, defaults: requestDefaults(), "request", optional: true)
+  var request = Request()
+  request.priority = source.priority
+  try requireBytes(source.key, source.key_length, limit: 1 << 20, "key")
+  request.key = source.key
+  request.keyLength = source.key_length
+  try requireBytes(source.fingerprint, source.fingerprint_length, limit: 1 << 30, "fingerprint")
+  request.fingerprint = source.fingerprint
+  request.fingerprintLength = source.fingerprint_length
+  try requireBytes(source.cache_key, source.cache_key_length, limit: 1024, "cache_key")
+  request.answerKey = source.cache_key
+  request.answerKeyLength = source.cache_key_length
+  request.costs = try requireCosts(source.costs, atLeast: 0)
+  try requireTimeOrForever(source.deadline_ns, "deadline_ns")
+  request.deadline = source.deadline_ns
+  try requireBytes(source.trace_id, source.trace_id_length, limit: .max, "trace_id")
+  if let trace = source.trace_id {
+    request.trace = TraceID(UnsafeRawPointer(trace), source.trace_id_length)
+  }
+  return request
+}
+
+extension Policy {
+  /// The rule that an outcome falls under, and its place in the table.
+  fileprivate func rule(for outcome: agr_outcome) throws(Failure) -> (RetryRule, Int) {
+    let unmatched = 64
+    guard outcome.domain != Domain.none.rawValue else {
+      guard let errorClass = ErrorClass(rawValue: outcome.error_class) else {
+        throw .argument("error_class", "must be one of AGR_CLASS_*")
+      }
+      return (RetryRule(.none, outcome.code, outcome.code, errorClass), unmatched)
+    }
+    let domain = try requireDomain(outcome.domain)
+    if ruleCount == 0 {
+      for index in 0..<RetryRule.standardCount {
+        if let rule = RetryRule.standard(index), rule.matches(domain, outcome.code) {
+          return (rule, index)
+        }
+      }
+    } else {
+      for index in 0..<ruleCount where rules[index].matches(domain, outcome.code) {
+        return (rules[index], index)
+      }
+    }
+    return (RetryRule.unmatched(domain, outcome.code), unmatched)
+  }
+
+  fileprivate func readOutcome(_ source: agr_outcome) throws(Failure) -> AttemptOutcome {
+    let (rule, index) = try rule(for: source)
+    try requireHint(source.server_delay_ns)
+    guard source.latency_ns == -1 || Time.isValid(source.latency_ns) else {
+      throw .argument("latency_ns", "must be -1, or 0 ... AGR_TIME_MAX_NS nanoseconds")
+    }
+    try requireBytes(source.result, source.result_length, limit: 1 << 50, "result")
+    return AttemptOutcome(
+      rule: rule, ruleIndex: index, code: source.code, serverDelay: source.server_delay_ns,
+      latency: source.latency_ns, costs: try requireCosts(source.costs, atLeast: -1),
+      result: source.result, resultLength: source.result_length)
+  }
+}
+
+@inline(__always)
+private func callHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<Call> {
+  try handle(pointer, .call, "call")
+}
+
+/// Writes the present step of a call.
+private func write(_ call: Handle<Call>, _ out: UnsafeMutablePointer<agr_step>) {
+  let step = call.pointee.step
+  let remaining = call.pointee.remaining
+  let timeouts = call.pointee.policy.pointee.configuration.timeouts
+  var value = agr_step()
+  value.kind = step.kind.rawValue
+  value.reason = step.reason.rawValue
+  value.component = step.component.rawValue
+  value.attempt_id = step.attemptID
+  value.attempt = step.attempt
+  value.wait_ns = step.wait
+  value.retry_after_ns = step.retryAfter
+  value.remaining_ns = remaining
+  if step.kind == .attempt {
+    let attempt = min(timeouts.attempt, remaining)
+    value.attempt_timeout_ns = attempt
+    value.connect_timeout_ns = min(timeouts.connect, attempt)
+    value.first_byte_timeout_ns = min(timeouts.firstByte, attempt)
+    value.idle_timeout_ns = min(timeouts.idle, attempt)
+  }
+  value.fd = step.descriptor
+  value.outcome_unknown = step.outcomeUnknown ? 1 : 0
+  value.fence = step.fence
+  value.result = step.result
+  value.result_length = step.resultLength
+  writeStructure(value, to: out)
+}
+
+@implementation @_cdecl("agr_call_begin")
+public func agr_call_begin(
+  _ policy: OpaquePointer?, _ request: UnsafePointer<agr_request>?,
+  _ out_call: UnsafeMutablePointer<OpaquePointer?>?, _ out_step: UnsafeMutablePointer<agr_step>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_call_begin_at(policy, request, now(), out_call, out_step, error)
+}
+
+@implementation @_cdecl("agr_call_begin_at")
+public func agr_call_begin_at(
+  _ policy: OpaquePointer?, _ request: UnsafePointer<agr_request>?, _ now_ns: Int64,
+  _ out_call: UnsafeMutablePointer<OpaquePointer?>?, _ out_step: UnsafeMutablePointer<agr_step>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_call, "out_call")
+    out.pointee = nil
+    let step = try checkOutput(out_step, "out_step")
+    let policy = try policyHandle(policy)
+    try requireTime(now_ns, "now_ns")
+    let call = try Policy.begin(policy, readRequest(request), now: now_ns)
+    out.pointee = pooledPointer(call)
+    write(call, step)
+    return AGR_OK
+  }
+}
+
+@implementation @_cdecl("agr_call_advance")
+public func agr_call_advance(
+  _ call: OpaquePointer?, _ outcome: UnsafePointer<agr_outcome>?,
+  _ out_step: UnsafeMutablePointer<agr_step>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_call_advance_at(call, outcome, now(), out_step, error)
+}
+
+@implementation @_cdecl("agr_call_advance_at")
+public func agr_call_advance_at(
+  _ call: OpaquePointer?, _ outcome: UnsafePointer<agr_outcome>?, _ now_ns: Int64,
+  _ out_step: UnsafeMutablePointer<agr_step>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let step = try checkOutput(out_step, "out_step")
+    let call = try callHandle(call)
+    // Whatever becomes of it, the caller is told where the call stands.
+    defer { write(call, step) }
+    try requireTime(now_ns, "now_ns")
+    let policy = call.pointee.policy
+    guard let outcome else {
+      guard call.pointee.phase != .attempting else {
+        throw Failure(.state, "outcome", "is due: an attempt is under way")
+      }
+      guard call.pointee.phase != .done else {
+        throw Failure(.state, "call", "is done")
+      }
+      call.pointee.now = max(call.pointee.now, now_ns)
+      policy.pointee.resume(call)
+      return AGR_OK
+    }
+    let source = try readStructure(outcome, defaults: outcomeDefaults(), "outcome")
+    guard call.pointee.phase == .attempting else {
+      // The outcome of an attempt that was concluded before is late; any other is out of place.
+      if source.attempt_id != 0 && source.attempt_id != call.pointee.attemptID { return AGR_STALE }
+      throw Failure(.state, "outcome", "was given, and no attempt is under way")
+    }
+    guard source.attempt_id == 0 || source.attempt_id == call.pointee.attemptID else {
+      return AGR_STALE
+    }
+    let attempt = try policy.pointee.readOutcome(source)
+    call.pointee.now = max(call.pointee.now, now_ns)
+    policy.pointee.conclude(call, attempt)
+    return AGR_OK
+  }
+}
+
+@implementation @_cdecl("agr_call_commit")
+public func agr_call_commit(
+  _ call: OpaquePointer?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let call = try callHandle(call)
+    guard call.pointee.phase == .attempting else {
+      throw Failure(.state, "call", "no attempt is under way")
+    }
+    call.pointee.isCommitted = true
+    return AGR_OK
+  }
+}
+
+@implementation @_cdecl("agr_call_destroy")
+public func agr_call_destroy(_ call: OpaquePointer?) { agr_call_destroy_at(call, now()) }
+
+@implementation @_cdecl("agr_call_destroy_at")
+public func agr_call_destroy_at(_ call: OpaquePointer?, _ now_ns: Int64) {
+  guard let call = try? callHandle(call) else { return }
+  Policy.destroy(call, now: Time.isValid(now_ns) ? now_ns : call.pointee.now)
+}
+
+@implementation @_cdecl("agr_policy_execute")
+public func agr_policy_execute(
+  _ policy: OpaquePointer?, _ request: UnsafePointer<agr_request>?, _ attempt: agr_attempt_fn?,
+  _ user_data: UnsafeMutableRawPointer?, _ out_call: UnsafeMutablePointer<OpaquePointer?>?,
+  _ out_step: UnsafeMutablePointer<agr_step>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    out_call?.pointee = nil
+    let out = try checkOutput(out_step, "out_step")
+    guard let attempt else { throw .argument("attempt", "must not be NULL") }
+    let policy = try policyHandle(policy)
+    let call = try Policy.begin(policy, readRequest(request), now: now())
+    var step = agr_step()
+    step.struct_size = UInt32(MemoryLayout<agr_step>.size)
+    do throws(Failure) {
+      while call.pointee.phase != .done {
+        write(call, &step)
+        if call.pointee.phase == .attempting {
+          var outcome = outcomeDefaults()
+          outcome.error_class = ErrorClass.transient.rawValue
+          outcome.attempt_id = step.attempt_id
+          attempt(&step, &outcome, user_data)
+          let source = try readStructure(&outcome, defaults: outcomeDefaults(), "outcome")
+          let concluded = try policy.pointee.readOutcome(source)
+          call.pointee.now = max(call.pointee.now, now())
+          policy.pointee.conclude(call, concluded)
+        } else {
+          sleep(step)
+          call.pointee.now = max(call.pointee.now, now())
+          policy.pointee.resume(call)
+        }
+      }
+    } catch {
+      // The function gave an outcome that is none: the call cannot go on.
+      Policy.destroy(call, now: now())
+      throw error
+    }
+    write(call, out)
+    guard let out_call else {
+      Policy.destroy(call, now: now())
+      step = agr_step()
+      step.struct_size = out.pointee.struct_size
+      memcpy(&step, out, min(Int(step.struct_size), MemoryLayout<agr_step>.size))
+      step.result = nil
+      step.result_length = 0
+      writeStructure(step, to: out)
+      return AGR_OK
+    }
+    out_call.pointee = pooledPointer(call)
+    return AGR_OK
+  }
+}
+
+/// Waits as a step says: for the time, or for the descriptor of a joined run.
+private func sleep(_ step: agr_step) {
+  if step.kind == StepKind.join.rawValue && step.fd >= 0 {
+    platform_wait_readable(step.fd, Time.add(now(), step.wait_ns))
+  } else {
+    platform_sleep_until_ns(Time.add(now(), step.wait_ns))
+  }
+}

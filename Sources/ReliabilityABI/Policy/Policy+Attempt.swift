@@ -1,0 +1,188 @@
+import ReliabilityCore
+import Synchronization
+
+// The stages of an attempt: deadline, limiters, breaker.
+
+extension Policy {
+  /// Goes towards the next attempt as far as it goes without waiting.
+  func attempt(_ call: Handle<Call>) {
+    if call.pointee.remaining == 0 {
+      finish(call, .deadline, .deadline)
+      return
+    }
+    guard configuration.parts.limiterCount > 0, mode(.limiter) != .off else {
+      askBreaker(call)
+      return
+    }
+    var failedAt = 0
+    let limiters = configuration.parts.limiters
+    let maxWait = Swift.min(configuration.maxLimiterWait, call.pointee.remaining)
+    do throws(Failure) {
+      var wait: Int64 = 0
+      let refusal = try DemandSet.reserve(
+        count: configuration.parts.limiterCount, maxWait: maxWait, now: call.pointee.now,
+        failedAt: &failedAt,
+        { index in
+          DemandSet.Demand(
+            limiter: limiters[index].unsafelyUnwrapped, tokens: call.pointee.costs[index])
+        },
+        keep: { index, reservation in
+          call.pointee.reservations[index] = reservation.permit
+          wait = Swift.max(wait, reservation.wait)
+        },
+        kept: { index in call.pointee.reservations[index] })
+      if let refusal {
+        forgetReservations(call)
+        if refuse(call, .limiter, .limited, refusal.retryAfter) { askBreaker(call) }
+        return
+      }
+      if wait > 0 {
+        pause(call, .waitingForLimiter, wait, .waitLimiter, .limiter)
+      } else {
+        askBreaker(call)
+      }
+    } catch {
+      forgetReservations(call)
+      let reason: Reason = error.kind == .neverFits ? .neverFits : .capacity
+      if refuse(call, .limiter, reason, error.kind == .neverFits ? Time.forever : 0) {
+        askBreaker(call)
+      }
+    }
+  }
+
+  /// The last stage; the limiters are satisfied.
+  func askBreaker(_ call: Handle<Call>) {
+    guard let breaker = configuration.parts.breaker, mode(.breaker) != .off else {
+      handOut(call)
+      return
+    }
+    do throws(Failure) {
+      switch try breaker.pointee.acquire(now: call.pointee.now) {
+      case .admitted(let permit):
+        call.pointee.permit = permit
+        handOut(call)
+      case .refused(let retryAfter): standOpen(call, retryAfter)
+      }
+    } catch {
+      if refuse(call, .breaker, .capacity, 0) { handOut(call) }
+    }
+  }
+
+  /// The breaker is open: wait for it where that is wanted and worth it, else be refused.
+  private func standOpen(_ call: Handle<Call>, _ retryAfter: Int64) {
+    guard mode(.breaker) == .enforce, configuration.retryWhenOpen, mode(.retry) == .enforce,
+      let retry = configuration.retry, retryAfter < call.pointee.remaining,
+      !retry.backoff.isExhausted(after: call.pointee.attempt &+ 1)
+    else {
+      if refuse(call, .breaker, .open, retryAfter) { handOut(call) }
+      return
+    }
+    cancelReservations(call)
+    call.pointee.attempt &+= 1
+    note(call, .refused) {
+      $0.reason = Reason.open.rawValue
+      $0.component = Component.breaker.rawValue
+      $0.retryAfter = retryAfter
+    }
+    pause(call, .waitingForBreaker, Swift.max(1, retryAfter), .waitBreaker, .breaker)
+  }
+
+  /// Tells the host to make the attempt.
+  private func handOut(_ call: Handle<Call>) {
+    count(.attempts)
+    call.pointee.phase = .attempting
+    call.pointee.attempt &+= 1
+    call.pointee.attemptID = lastID.wrappingAdd(1, ordering: .relaxed).newValue
+    call.pointee.attemptStart = call.pointee.now
+    var step = Step(.attempt, call.pointee.attemptReason)
+    step.attemptID = call.pointee.attemptID
+    step.attempt = call.pointee.attempt
+    step.outcomeUnknown = call.pointee.outcomeUnknown
+    step.fence = call.pointee.fence
+    call.pointee.step = step
+  }
+
+  /// Tells the host to wait.
+  func pause(
+    _ call: Handle<Call>, _ phase: Call.Phase, _ wait: Int64, _ reason: Reason,
+    _ component: Component
+  ) {
+    call.pointee.phase = phase
+    call.pointee.waitUntil = Time.add(call.pointee.now, wait)
+    var step = Step(.wait, reason)
+    step.component = component
+    step.attempt = call.pointee.attempt
+    step.wait = wait
+    call.pointee.step = step
+  }
+
+  /// Goes on after a wait, or says how much of it is left.
+  func resume(_ call: Handle<Call>) {
+    if call.pointee.phase == .joined {
+      pollJoined(call)
+      return
+    }
+    let left = Time.subtract(call.pointee.waitUntil, call.pointee.now)
+    if left > 0 && call.pointee.remaining > 0 {
+      call.pointee.step.wait = Swift.min(left, call.pointee.remaining)
+      return
+    }
+    if call.pointee.phase == .waitingForLimiter {
+      if call.pointee.remaining == 0 {
+        finish(call, .deadline, .deadline)
+      } else {
+        askBreaker(call)
+      }
+    } else {
+      attempt(call)
+    }
+  }
+
+  // MARK: - Refusals
+
+  /// A part refuses. True: it is only observed, and the call goes on; else the call is over.
+  func refuse(
+    _ call: Handle<Call>, _ component: Component, _ reason: Reason, _ retryAfter: Int64
+  ) -> Bool {
+    if mode(component) == .observe {
+      observe(call, component, reason, retryAfter)
+      return true
+    }
+    note(call, .refused) {
+      $0.reason = reason.rawValue
+      $0.component = component.rawValue
+      $0.retryAfter = retryAfter
+    }
+    finish(call, reason, component, retryAfter: retryAfter)
+    return false
+  }
+
+  /// Records a refusal that is not obeyed.
+  func observe(
+    _ call: Handle<Call>, _ component: Component, _ reason: Reason, _ retryAfter: Int64
+  ) {
+    count(.observed)
+    note(call, .refused) {
+      $0.reason = reason.rawValue
+      $0.component = component.rawValue
+      $0.retryAfter = retryAfter
+      $0.observed = true
+    }
+  }
+
+  // MARK: - Giving back
+
+  func forgetReservations(_ call: Handle<Call>) {
+    for index in 0..<4 { call.pointee.reservations[index] = 0 }
+  }
+
+  /// Gives the tokens of an attempt that is not made back.
+  func cancelReservations(_ call: Handle<Call>) {
+    for index in 0..<configuration.parts.limiterCount
+    where call.pointee.reservations[index] != 0 {
+      guard let limiter = configuration.parts.limiters[index] else { continue }
+      _ = try? limiter.pointee.cancel(call.pointee.reservations[index], now: call.pointee.now)
+    }
+    forgetReservations(call)
+  }
+}

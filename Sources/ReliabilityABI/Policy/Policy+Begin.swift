@@ -1,0 +1,154 @@
+import Platform
+import ReliabilityCore
+import Synchronization
+
+// The beginning of a call: the deadline, and whose turn it is to execute the key.
+
+extension Policy {
+  /// Begins a call in the memory behind a handle from the pool.
+  static func begin(
+    _ policy: Handle<Policy>, _ request: Request, now: Int64
+  ) throws(Failure) -> Handle<Call> {
+    let place = try policy.pointee.pool.take()
+    retain(policy)
+    let total = policy.pointee.configuration.timeouts.total
+    let id = policy.pointee.lastID.wrappingAdd(1, ordering: .relaxed).newValue
+    let call = openHandle(
+      place, .call,
+      Call(
+        policy: policy, id: id,
+        deadline: request.deadline > 0 ? request.deadline : Time.add(now, total), now: now,
+        priority: request.priority, trace: request.trace))
+    call.pointee.costs = request.costs
+    policy.pointee.start(call, request)
+    return call
+  }
+
+  private func start(_ call: Handle<Call>, _ request: Request) {
+    count(.calls)
+    if let bytes = request.answerKey, request.answerKeyLength > 0,
+      configuration.cachedEntries > 0
+    {
+      call.pointee.hasAnswerKey = true
+      call.pointee.answerKey = answers.key(bytes, request.answerKeyLength)
+    }
+    if call.pointee.remaining == 0 {
+      finish(call, .deadline, .deadline)
+      return
+    }
+    if let budget = configuration.parts.budget, mode(.budget) != .off {
+      // The time was checked and one request always fits.
+      _ = try? budget.pointee.deposit(requests: 1, now: call.pointee.now)
+    }
+    guard request.keyLength > 0, let cache = configuration.parts.idempotency,
+      mode(.idempotency) != .off
+    else {
+      attempt(call)
+      return
+    }
+    call.pointee.hasKey = true
+    do throws(Failure) {
+      switch try cache.pointee.join(
+        request.key, request.keyLength, fingerprint: request.fingerprint,
+        request.fingerprintLength, now: call.pointee.now)
+      {
+      case .execute(let lease): execute(call, cache, lease, .first)
+      case .replay(let result): replay(call, result)
+      case .inProgress(let ticket, let remaining): join(call, cache, ticket, remaining)
+      case .mismatch: if refuse(call, .idempotency, .mismatch, 0) { attempt(call) }
+      }
+    } catch {
+      let reason: Reason = error.kind == .noMemory ? .noMemory : .capacity
+      if refuse(call, .idempotency, reason, 0) { attempt(call) }
+    }
+  }
+
+  /// It is this call's turn. The lease lasts until the deadline, so that a slow attempt does not lose it.
+  private func execute(
+    _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ lease: IdempotencyLease,
+    _ reason: Reason
+  ) {
+    call.pointee.lease = lease.id
+    call.pointee.fence = lease.fence
+    call.pointee.outcomeUnknown = lease.outcomeUnknown
+    call.pointee.attemptReason = reason
+    let remaining = call.pointee.remaining
+    if remaining != Time.forever && remaining > lease.expiresIn {
+      _ = try? cache.pointee.renew(lease.id, leaseTime: remaining, now: call.pointee.now)
+    }
+    attempt(call)
+  }
+
+  private func replay(_ call: Handle<Call>, _ result: PinnedResult) {
+    call.pointee.pin = result.pin
+    finish(
+      call, result.state == .success ? .replayed : .replayedFailure, .idempotency,
+      result: result.data, result.length)
+  }
+
+  private func join(
+    _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ ticket: UInt64, _ remaining: Int64
+  ) {
+    call.pointee.ticket = ticket
+    if mode(.idempotency) == .observe {
+      leave(call)
+      observe(call, .idempotency, .joined, remaining)
+      attempt(call)
+      return
+    }
+    count(.joined)
+    waitJoined(call, cache, remaining)
+  }
+
+  private func waitJoined(
+    _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ remaining: Int64
+  ) {
+    call.pointee.phase = .joined
+    var step = Step(.join, .joined)
+    step.component = .idempotency
+    step.attempt = call.pointee.attempt
+    // At least a moment, for a lease that is just about to run out.
+    step.wait = Swift.min(Swift.max(remaining, 1), call.pointee.remaining)
+    // Without a descriptor to be had the host still wakes up when the time is over.
+    step.descriptor = (try? cache.pointee.descriptor(of: call.pointee.ticket)) ?? -1
+    call.pointee.step = step
+  }
+
+  /// Looks what has become of the run that was joined.
+  func pollJoined(_ call: Handle<Call>) {
+    guard let cache = configuration.parts.idempotency else { return }
+    do throws(Failure) {
+      switch try cache.pointee.poll(call.pointee.ticket, now: call.pointee.now) {
+      case .replay(let result):
+        call.pointee.ticket = 0
+        replay(call, result)
+      case .execute(let lease):
+        call.pointee.ticket = 0
+        if call.pointee.remaining == 0 {
+          call.pointee.lease = lease.id
+          finish(call, .deadline, .deadline)
+        } else {
+          execute(call, cache, lease, .promoted)
+        }
+      case .inProgress(let remaining):
+        if call.pointee.remaining == 0 {
+          finish(call, .deadline, .idempotency, retryAfter: remaining)
+        } else {
+          waitJoined(call, cache, remaining)
+        }
+      case .stale:
+        call.pointee.ticket = 0
+        finish(call, .capacity, .idempotency)
+      }
+    } catch {
+      finish(call, .capacity, .idempotency)
+    }
+  }
+
+  /// Gives up waiting for another's run.
+  func leave(_ call: Handle<Call>) {
+    guard call.pointee.ticket != 0, let cache = configuration.parts.idempotency else { return }
+    _ = try? cache.pointee.leave(call.pointee.ticket, now: call.pointee.now)
+    call.pointee.ticket = 0
+  }
+}

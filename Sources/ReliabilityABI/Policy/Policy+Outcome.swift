@@ -1,0 +1,174 @@
+import ReliabilityCore
+
+// What follows from the outcome of an attempt.
+
+extension Policy {
+  /// Goes on with the outcome of the present attempt.
+  func conclude(_ call: Handle<Call>, _ outcome: AttemptOutcome) {
+    let errorClass = outcome.rule.errorClass
+    let latency =
+      outcome.latency >= 0
+      ? outcome.latency : Time.subtract(call.pointee.now, call.pointee.attemptStart)
+    settle(call, outcome, latency)
+    if errorClass == .success {
+      succeed(call, outcome)
+      return
+    }
+    if errorClass == .unknown || errorClass == .cancelled { call.pointee.mayHaveRun = true }
+    note(call, .attempt) { fill(&$0, outcome, latency) }
+    if call.pointee.isCommitted {
+      fail(call, errorClass == .cancelled ? .cancelled : .committed, .retry, outcome)
+      return
+    }
+    retry(call, outcome)
+  }
+
+  /// Tells the breaker and the limiters.
+  private func settle(_ call: Handle<Call>, _ outcome: AttemptOutcome, _ latency: Int64) {
+    let now = call.pointee.now
+    if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
+      // A permit that expired meanwhile is stale: the breaker has counted without it.
+      _ = try? breaker.pointee.report(
+        call.pointee.permit, outcome.rule.errorClass.outcome, latency: latency, now: now,
+        processRandom)
+      call.pointee.permit = 0
+    }
+    for index in 0..<configuration.parts.limiterCount
+    where call.pointee.reservations[index] != 0 {
+      guard let limiter = configuration.parts.limiters[index] else { continue }
+      _ = try? limiter.pointee.settle(
+        call.pointee.reservations[index], actual: outcome.costs[index], now: now)
+    }
+    forgetReservations(call)
+  }
+
+  private func succeed(_ call: Handle<Call>, _ outcome: AttemptOutcome) {
+    if call.pointee.lease != 0, let cache = configuration.parts.idempotency {
+      do throws(Failure) {
+        _ = try cache.pointee.complete(
+          call.pointee.lease, outcome.result, outcome.resultLength, now: call.pointee.now)
+      } catch {
+        // It cannot be kept. Whoever asks next must know that it was executed all the same.
+        _ = try? cache.pointee.abandon(call.pointee.lease, now: call.pointee.now)
+      }
+      call.pointee.lease = 0
+    }
+    if call.pointee.hasAnswerKey {
+      answers.put(
+        call.pointee.answerKey, outcome.result, outcome.resultLength, now: call.pointee.now)
+    }
+    finish(call, .succeeded, .none)
+  }
+
+  /// Tries again, or stops and says why.
+  private func retry(_ call: Handle<Call>, _ outcome: AttemptOutcome) {
+    guard let retry = configuration.retry, mode(.retry) != .off else {
+      fail(call, Policy.reasonWithoutRetry(outcome.rule.errorClass), .none, outcome)
+      return
+    }
+    let verdict = retry.decide(
+      Retry.Failed(
+        attempt: call.pointee.attempt,
+        reasonRetries: UInt32(call.pointee.ruleRetries[outcome.ruleIndex]), rule: outcome.rule,
+        hasKey: call.pointee.hasKey, previousDelay: call.pointee.previousDelay,
+        serverDelay: outcome.serverDelay, random: random()))
+    let delay: Int64
+    switch verdict {
+    case .stop(let stop):
+      fail(
+        call, Reason(stop), .retry, outcome, retryAfter: Swift.max(0, outcome.serverDelay))
+      return
+    case .retry(let wait): delay = wait
+    }
+    if mode(.retry) == .observe {
+      observe(call, .retry, .retry, delay)
+      fail(call, Policy.reasonWithoutRetry(outcome.rule.errorClass), .none, outcome)
+      return
+    }
+    guard delay < call.pointee.remaining else {
+      fail(call, .deadline, .deadline, outcome, retryAfter: delay)
+      return
+    }
+    guard let refusal = payForRetry(call) else {
+      wait(call, outcome, delay)
+      return
+    }
+    note(call, .refused) {
+      $0.reason = Reason.budgetExhausted.rawValue
+      $0.component = Component.budget.rawValue
+      $0.retryAfter = refusal
+    }
+    fail(call, .budgetExhausted, .budget, outcome, retryAfter: refusal)
+  }
+
+  private func wait(_ call: Handle<Call>, _ outcome: AttemptOutcome, _ delay: Int64) {
+    if call.pointee.ruleRetries[outcome.ruleIndex] < .max {
+      call.pointee.ruleRetries[outcome.ruleIndex] &+= 1
+    }
+    call.pointee.previousDelay = delay
+    call.pointee.attemptReason = .retry
+    count(.retries)
+    count(.backoff, UInt64(bitPattern: delay))
+    let reason: Reason = outcome.serverDelay >= 0 ? .serverHint : .backoff
+    note(call, .retry) {
+      fill(&$0, outcome, 0)
+      $0.reason = reason.rawValue
+      $0.component = Component.retry.rawValue
+      $0.backoff = delay
+    }
+    if delay > 0 {
+      pause(call, .waitingForBackoff, delay, reason, .retry)
+    } else {
+      attempt(call)
+    }
+  }
+
+  /// Takes one retry out of the budget. `nil`: done, or nobody asks; else when there is one again.
+  private func payForRetry(_ call: Handle<Call>) -> Int64? {
+    guard let budget = configuration.parts.budget, mode(.budget) != .off,
+      case .limited(let retryAfter)? = try? budget.pointee.withdraw(1, now: call.pointee.now)
+    else { return nil }
+    guard mode(.budget) == .observe else { return retryAfter }
+    observe(call, .budget, .budgetExhausted, retryAfter)
+    return nil
+  }
+
+  private static func reasonWithoutRetry(_ errorClass: ErrorClass) -> Reason {
+    switch errorClass {
+    case .permanent: .failedPermanent
+    case .cancelled: .cancelled
+    case .unknown: .outcomeUnknown
+    case .success, .transient, .temporary: .attemptsExhausted
+    }
+  }
+
+  /// Ends a call whose last attempt failed, and its key's run with it.
+  private func fail(
+    _ call: Handle<Call>, _ reason: Reason, _ component: Component, _ outcome: AttemptOutcome,
+    retryAfter: Int64 = 0
+  ) {
+    if call.pointee.lease != 0, let cache = configuration.parts.idempotency {
+      let (lease, now) = (call.pointee.lease, call.pointee.now)
+      do throws(Failure) {
+        if call.pointee.mayHaveRun {
+          _ = try cache.pointee.abandon(lease, now: now)
+        } else {
+          _ = try cache.pointee.fail(lease, outcome.result, outcome.resultLength, now: now)
+        }
+      } catch {
+        // A failure that cannot be kept is forgotten.
+        _ = try? cache.pointee.giveBack(lease, now: now)
+      }
+      call.pointee.lease = 0
+    }
+    finish(call, reason, component, retryAfter: retryAfter)
+  }
+
+  private func fill(_ event: inout CallEvent, _ outcome: AttemptOutcome, _ latency: Int64) {
+    event.domain = outcome.rule.domain.rawValue
+    event.code = outcome.code
+    event.errorClass = outcome.rule.errorClass.rawValue
+    event.latency = latency
+    event.retryAfter = Swift.max(0, outcome.serverDelay)
+  }
+}
