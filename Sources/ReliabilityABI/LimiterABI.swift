@@ -272,8 +272,8 @@ public func agr_limiter_snapshot_read_at(
         struct_size: 0,
         open_reservations: UInt32(
           truncatingIfNeeded: limiter.pointee.openReservations(now: now_ns)),
-        capacity: rate.capacity, refill_tokens: Int64(bitPattern: rate.tokens),
-        refill_interval_ns: Int64(bitPattern: rate.interval), available: available,
+        capacity: rate.capacity, refill_tokens: rate.tokens,
+        refill_interval_ns: rate.interval, available: available,
         refused: counters.refused, would_refuse: counters.wouldRefuse,
         forgiven: counters.forgiven), to: out)
     return AGR_OK

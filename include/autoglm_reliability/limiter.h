@@ -12,8 +12,10 @@ extern "C" {
 /* ---- One bucket ---- */
 
 /* A bucket of `capacity` tokens which refills by refill_tokens per refill_interval_ns. In any
- * window of t ns it admits at most capacity + t * refill_tokens / refill_interval_ns tokens. The
- * arithmetic is on integers and exact: it does not drift, however long it runs. Lock-free. */
+ * window of t ns it admits at most capacity + t * refill_tokens / refill_interval_ns tokens, exactly
+ * so where a token takes a whole number of nanoseconds, and else within what flows in in 2 ns (with a
+ * capacity or debt that takes more than 36 years to fill: within a part of a token). The arithmetic is on
+ * integers: it does not drift, however long it runs. Lock-free. */
 typedef struct agr_limiter agr_limiter;
 
 typedef struct agr_limiter_config {
@@ -112,7 +114,7 @@ agr_status agr_limiter_available_at(const agr_limiter *limiter, int64_t now_ns,
 
 /* Changes capacity, refill and debt while in use; every other field must be as it was created
  * (initial_tokens is not looked at). What was available stays available, up to the new capacity;
- * debts stay.
+ * debts stay, up to the new max_debt_tokens.
  * Answers  AGR_OK.  Errors  AGR_ERR_ARGUMENT; AGR_ERR_STATE: another reconfigure is under way.
  * Complexity  O(1). */
 agr_status agr_limiter_reconfigure(agr_limiter *limiter, const agr_limiter_config *config,

@@ -12,24 +12,22 @@ package struct TimeWindow: ~Copyable {
 
   private let words: AtomicWords
   /// Divides by the length of a step.
-  private let clock: TokenRate
+  private let clock: TimeRatio
   /// The last step with a failure or a slow call.
   private let lastAlarm: Atomic<Int64>
 
   /// The last `length` nanoseconds, 10 ns ... 1 year.
   package init(length: Int64) throws(Failure) {
     let words = try AtomicWords(count: Int(TimeWindow.slots) &* TimeWindow.stride)
-    let clock = try TokenRate(
-      capacity: 1, maxDebt: 0, tokens: 1, interval: Swift.max(1, length / TimeWindow.steps))
     self.words = words
-    self.clock = clock
+    clock = TimeRatio(1, UInt64(bitPattern: Swift.max(1, length / TimeWindow.steps)))
     lastAlarm = Atomic(-1 - TimeWindow.steps)
   }
 
   /// Adds a result. True when the rates must be looked at.
   @inline(__always)
   package func append(_ result: CallResult, era: UInt64, minimum: Int, _ now: Int64) -> Bool {
-    let number = clock.refilled(now)
+    let number = clock.applied(to: now)
     let stamp = TimeWindow.stamp(number, era)
     let base = TimeWindow.base(number)
     increment(base, stamp)
@@ -45,7 +43,7 @@ package struct TimeWindow: ~Copyable {
   }
 
   package func counts(era: UInt64, _ now: Int64) -> WindowCounts {
-    let last = clock.refilled(now)
+    let last = clock.applied(to: now)
     var counts = WindowCounts()
     var number = Swift.max(0, last &- TimeWindow.steps)
     while number <= last {

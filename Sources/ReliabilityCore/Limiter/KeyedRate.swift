@@ -25,13 +25,14 @@ package struct KeyedRate: BitwiseCopyable {
     let rate = try TokenRate(
       capacity: capacity, maxDebt: maxDebt, tokens: tokens, interval: interval)
     self.capacity = capacity
-    self.tokens = rate.tokens
-    self.interval = rate.interval
-    burst = rate.time(of: capacity)
+    let flow = TimeRatio(UInt64(bitPattern: rate.tokens), UInt64(bitPattern: rate.interval))
+    self.tokens = flow.numerator
+    self.interval = flow.denominator
+    burst = flow.time(of: capacity)
     guard burst <= 10 * Time.year else {
       throw .argument("refill_tokens", "an empty bucket must fill within 10 years")
     }
-    debt = Swift.min(rate.time(of: rate.maxDebt), 100 * Time.year / 4)
+    debt = Swift.min(flow.time(of: rate.maxDebt), 100 * Time.year / 4)
   }
 
   init(words: (Int) -> UInt64) {

@@ -1,8 +1,8 @@
 import Synchronization
 
-/// A token bucket whose whole state is one word: the level `z`, the number of tokens that have been
-/// spent or have spilled over since time 0. Tokens are there while `z < refilled(now)`, and the
-/// bucket is full at `z = refilled(now) − capacity`. Below empty, `z` is ahead of the refill: debt.
+/// A token bucket whose whole state is one word: the level, how many units (`TokenRate`) have been
+/// spent or have spilled over since time 0. Tokens are there while the level is below what has flowed
+/// in, and the bucket is full one capacity below that. A level ahead of the flow is debt.
 ///
 /// A change of rate moves to the next of four epochs, each with a rate and a word of its own. The old
 /// word is closed by its top bit, so that nobody can spend from it any more; whoever finds it closed
@@ -13,10 +13,10 @@ package struct TokenBucket: ~Copyable {
   private let epochs: AtomicWords
 
   private static let epochCount: UInt64 = 4
-  private static let stride = 8
+  private static let stride = 16
   private static let closed: UInt64 = 1 << 63
-  /// Keeps the stored level positive although `z` may be as low as −capacity.
-  private static let bias: Int64 = 1 << 51
+  /// Keeps the stored level positive although it may be as low as −capacity.
+  private static let bias: Int64 = 1 << 61
 
   package init(_ rate: TokenRate, initial: Int64, now: Int64) throws(Failure) {
     let epochs = try AtomicWords(count: Int(TokenBucket.epochCount) &* TokenBucket.stride)
@@ -24,10 +24,10 @@ package struct TokenBucket: ~Copyable {
     epoch = Atomic(0)
     moving = Atomic(false)
     write(rate, epoch: 0)
-    self.epochs.store(0, TokenBucket.stored(rate.refilled(now) &- initial))
+    self.epochs.store(0, TokenBucket.stored(rate.flow.applied(to: now) &- rate.units(initial)))
   }
 
-  /// The bucket as one attempt at a change sees it.
+  /// The bucket as one attempt at a change sees it, in units.
   private struct View {
     let rate: TokenRate
     let epoch: UInt64
@@ -35,18 +35,19 @@ package struct TokenBucket: ~Copyable {
     let raw: UInt64
     /// The level, with what has spilled over by now taken away.
     let level: Int64
-    let refilled: Int64
+    /// What has flowed in.
+    let flowed: Int64
 
     @inline(__always)
-    var available: Int64 { refilled &- level }
+    var available: Int64 { flowed &- level }
 
     /// The level of a full bucket.
     @inline(__always)
-    var full: Int64 { refilled &- rate.capacity }
+    var full: Int64 { flowed &- rate.units(rate.capacity) }
 
     @inline(__always)
     func charge(_ tokens: Int64) -> Charge {
-      Charge(tokens: tokens, level: level &+ tokens, epoch: epoch)
+      Charge(tokens: tokens, level: level &+ rate.units(tokens), epoch: epoch)
     }
   }
 
@@ -58,10 +59,10 @@ package struct TokenBucket: ~Copyable {
       let raw = epochs.loadAcquiring(word)
       if raw & TokenBucket.closed == 0 {
         let rate = rate(at: word)
-        let refilled = rate.refilled(now)
-        let level = Swift.max(TokenBucket.level(raw), refilled &- rate.capacity)
+        let flowed = rate.flow.applied(to: now)
+        let level = Swift.max(TokenBucket.level(raw), flowed &- rate.units(rate.capacity))
         return View(
-          rate: rate, epoch: number, word: word, raw: raw, level: level, refilled: refilled)
+          rate: rate, epoch: number, word: word, raw: raw, level: level, flowed: flowed)
       }
       completeMove(from: number, now)
     }
@@ -77,15 +78,13 @@ package struct TokenBucket: ~Copyable {
   package func take(_ tokens: Int64, _ now: Int64) throws(Failure) -> TakeDecision {
     while true {
       let view = view(now)
-      let next = view.level &+ tokens
-      if next <= view.refilled {
-        if tokens == 0 || exchange(view, next) {
-          return .admitted
-        }
+      guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
+      let next = view.level &+ view.rate.units(tokens)
+      if next <= view.flowed {
+        if tokens == 0 || exchange(view, next) { return .admitted }
         continue
       }
-      guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
-      return .limited(retryAfter: Time.subtract(view.rate.time(of: next), now))
+      return .limited(retryAfter: Time.subtract(view.rate.flow.time(of: next), now))
     }
   }
 
@@ -96,22 +95,23 @@ package struct TokenBucket: ~Copyable {
     while true {
       let view = view(now)
       guard tokens <= view.rate.capacity else { throw TokenBucket.neverFits }
-      let next = view.level &+ tokens
-      if next <= view.refilled {
+      let next = view.level &+ view.rate.units(tokens)
+      let debt = view.rate.units(view.rate.maxDebt)
+      if next <= view.flowed {
         if exchange(view, next) {
           return .granted(wait: 0, charged: view.charge(tokens))
         }
         continue
       }
-      let wait = Time.subtract(view.rate.time(of: next), now)
-      if wait <= maxWait && wait != Time.forever && next &- view.refilled <= view.rate.maxDebt {
+      let wait = Time.subtract(view.rate.flow.time(of: next), now)
+      if wait <= maxWait && wait != Time.forever && next &- view.flowed <= debt {
         if exchange(view, next) {
           return .granted(wait: wait, charged: view.charge(tokens))
         }
         continue
       }
       let untilNear = Time.subtract(wait, maxWait)
-      let untilDebt = Time.subtract(view.rate.time(of: next &- view.rate.maxDebt), now)
+      let untilDebt = Time.subtract(view.rate.flow.time(of: next &- debt), now)
       return .limited(retryAfter: Swift.max(untilNear, untilDebt))
     }
   }
@@ -120,7 +120,11 @@ package struct TokenBucket: ~Copyable {
   package func give(_ tokens: Int64, _ now: Int64) {
     while true {
       let view = view(now)
-      if exchange(view, Swift.max(view.level &- tokens, view.full)) { return }
+      let units = view.rate.units(Swift.min(tokens, view.rate.capacity))
+      // From a debt it may take more than a capacity to be full.
+      let rest = Swift.max(0, tokens &- view.rate.capacity)
+      let more = view.rate.units(Swift.min(rest, view.rate.maxDebt))
+      if exchange(view, Swift.max(view.level &- units &- more, view.full)) { return }
     }
   }
 
@@ -130,9 +134,9 @@ package struct TokenBucket: ~Copyable {
   package func refund(_ tokens: Int64, of charge: Charge, _ now: Int64) {
     while true {
       let view = view(now)
-      let kept =
-        view.epoch == charge.epoch ? Swift.max(0, charge.level &- view.full) : tokens
-      let next = Swift.max(view.level &- Swift.min(tokens, kept), view.full)
+      let units = view.rate.units(Swift.min(tokens, view.rate.capacity))
+      let kept = view.epoch == charge.epoch ? Swift.max(0, charge.level &- view.full) : units
+      let next = Swift.max(view.level &- Swift.min(units, kept), view.full)
       if exchange(view, next) { return }
     }
   }
@@ -142,15 +146,19 @@ package struct TokenBucket: ~Copyable {
   package func charge(_ tokens: Int64, _ now: Int64) -> Int64 {
     while true {
       let view = view(now)
-      let bottom = Swift.max(view.level, view.refilled &+ view.rate.maxDebt)
-      let next = Swift.min(view.level &+ tokens, bottom)
-      if exchange(view, next) {
-        return view.level &+ tokens &- next
-      }
+      let bottom = Swift.max(view.level, view.flowed &+ view.rate.units(view.rate.maxDebt))
+      // No more than there is room for, before the multiplication.
+      let room = (bottom &- view.level) / view.rate.unitsPerToken
+      let taken = Swift.min(tokens, room)
+      if exchange(view, view.level &+ view.rate.units(taken)) { return tokens &- taken }
     }
   }
 
-  package func available(_ now: Int64) -> Int64 { view(now).available }
+  /// Whole tokens; negative in debt.
+  package func available(_ now: Int64) -> Int64 {
+    let view = view(now)
+    return view.rate.tokens(view.available)
+  }
 
   package func currentRate() -> TokenRate {
     rate(at: TokenBucket.word(of: epoch.load(ordering: .acquiring)))
@@ -180,16 +188,27 @@ package struct TokenBucket: ~Copyable {
     let oldRate = rate(at: old)
     let newRate = rate(at: new)
     let raw = epochs.loadAcquiring(old)
-    let refilled = oldRate.refilled(now)
+    let flowed = oldRate.flow.applied(to: now)
     let level = Swift.max(
-      TokenBucket.level(raw & ~TokenBucket.closed), refilled &- oldRate.capacity)
-    let available = Swift.min(refilled &- level, newRate.capacity)
+      TokenBucket.level(raw & ~TokenBucket.closed),
+      flowed &- oldRate.units(oldRate.capacity))
+    let available = TokenBucket.convert(flowed &- level, oldRate, newRate)
     // Only the first to get here finds the word unset for this very epoch.
     _ = epochs.exchange(
       new, TokenBucket.unset(epoch: number &+ 1),
-      TokenBucket.stored(newRate.refilled(now) &- available))
+      TokenBucket.stored(newRate.flow.applied(to: now) &- available))
     _ = epoch.compareExchange(
       expected: number, desired: number &+ 1, ordering: .acquiringAndReleasing)
+  }
+
+  /// Units of one rate in those of another, within the new one's capacity and debt.
+  private static func convert(_ units: Int64, _ old: TokenRate, _ new: TokenRate) -> Int64 {
+    let converted = WideMath.multiplyDivide(
+      units.magnitude, UInt64(bitPattern: new.unitsPerToken),
+      by: UInt64(bitPattern: old.unitsPerToken))
+    let most = new.units(units >= 0 ? new.capacity : new.maxDebt)
+    let size = Swift.min(Int64(bitPattern: converted ?? UInt64(bitPattern: most)), most)
+    return units >= 0 ? size : 0 &- size
   }
 
   private static let neverFits = Failure(
@@ -213,19 +232,11 @@ package struct TokenBucket: ~Copyable {
 
   private func write(_ rate: TokenRate, epoch: UInt64) {
     let word = TokenBucket.word(of: epoch)
-    epochs.store(word &+ 1, UInt64(bitPattern: rate.capacity))
-    epochs.store(word &+ 2, UInt64(bitPattern: rate.maxDebt))
-    epochs.store(word &+ 3, rate.tokens)
-    epochs.store(word &+ 4, rate.interval)
-    epochs.store(word &+ 5, rate.reciprocal)
+    for index in 0..<TokenRate.wordCount { epochs.store(word &+ 1 &+ index, rate.word(index)) }
   }
 
   @inline(__always)
   private func rate(at word: Int) -> TokenRate {
-    TokenRate(
-      capacity: Int64(bitPattern: epochs.load(word &+ 1)),
-      maxDebt: Int64(bitPattern: epochs.load(word &+ 2)),
-      reducedTokens: epochs.load(word &+ 3), interval: epochs.load(word &+ 4),
-      reciprocal: epochs.load(word &+ 5))
+    TokenRate { epochs.load(word &+ 1 &+ $0) }
   }
 }

@@ -1,15 +1,20 @@
 /// A bucket's size and speed, with exact integer arithmetic.
 ///
-/// `refilled(t) = ⌊t·tokens / interval⌋` is the number of tokens that have flowed in by time `t`. A
-/// bucket needs no other clock state than how many of them are spent, which is why it cannot drift.
+/// Tokens are counted in units small enough that about one of them flows in each nanosecond; a bucket
+/// then needs no other clock state than how many of all the units since time 0 are spent, which is why
+/// it cannot drift. Where a token takes a whole number of nanoseconds the units are nanoseconds, and
+/// nothing is rounded at all; else what is rounded is what flows in in 2 ns.
 package struct TokenRate: BitwiseCopyable {
   package let capacity: Int64
   package let maxDebt: Int64
-  /// Refill as a reduced fraction: `tokens` each `interval` ns, `tokens <= interval`.
-  package let tokens: UInt64
-  package let interval: UInt64
-  /// `⌊2^64·tokens / interval⌋`, so that the division becomes a multiplication.
-  package let reciprocal: UInt64
+  /// As configured, but reduced: `tokens` each `interval` ns.
+  package let tokens: Int64
+  package let interval: Int64
+
+  /// What a token is in units; capacity and debt in units fit 60 bits.
+  let unitsPerToken: Int64
+  /// The units that flow in.
+  let flow: TimeRatio
 
   package static let maximumTokens: Int64 = 1 << 50
 
@@ -31,54 +36,53 @@ package struct TokenRate: BitwiseCopyable {
     guard maxDebt >= -1 && maxDebt <= TokenRate.maximumTokens else {
       throw .argument("max_debt_tokens", "must be -1, or 0 ... 2^50 tokens")
     }
-    let divisor = WideMath.greatestCommonDivisor(UInt64(tokens), UInt64(interval))
-    self.tokens = UInt64(tokens) / divisor
-    self.interval = UInt64(interval) / divisor
-    // 2^64 itself, at one token a nanosecond, is rounded down as well; refilled() mends it.
-    reciprocal =
-      self.tokens == self.interval
-      ? .max : self.interval.dividingFullWidth((high: self.tokens, low: 0)).quotient
+    let reduced = TimeRatio(UInt64(tokens), UInt64(interval))
     self.capacity = capacity
-    if maxDebt >= 0 {
-      self.maxDebt = maxDebt
-    } else {
-      let minute = WideMath.multiplyDivide(
-        UInt64(Time.minute), self.tokens, by: self.interval)
-      self.maxDebt = Swift.max(capacity, Int64(truncatingIfNeeded: minute ?? 0))
+    self.maxDebt =
+      maxDebt >= 0 ? maxDebt : Swift.max(capacity, reduced.applied(to: Time.minute))
+    self.tokens = Int64(bitPattern: reduced.numerator)
+    self.interval = Int64(bitPattern: reduced.denominator)
+    let finest = self.tokens == 0 ? 1 : self.interval / self.tokens
+    let room = (1 << 60) / Swift.max(capacity, self.maxDebt)
+    unitsPerToken = Swift.max(1, Swift.min(finest, room))
+    flow = TimeRatio(
+      reduced.numerator &* UInt64(bitPattern: unitsPerToken), reduced.denominator)
+  }
+
+  static let wordCount = 8
+
+  /// From the words of a valid rate.
+  @inline(__always)
+  init(words: (Int) -> UInt64) {
+    unitsPerToken = Int64(bitPattern: words(0))
+    capacity = Int64(bitPattern: words(1))
+    flow = TimeRatio(
+      numerator: words(2), denominator: words(3), reciprocal: words(4))
+    maxDebt = Int64(bitPattern: words(5))
+    tokens = Int64(bitPattern: words(6))
+    interval = Int64(bitPattern: words(7))
+  }
+
+  func word(_ index: Int) -> UInt64 {
+    switch index {
+    case 0: UInt64(bitPattern: unitsPerToken)
+    case 1: UInt64(bitPattern: capacity)
+    case 2: flow.numerator
+    case 3: flow.denominator
+    case 4: flow.reciprocal
+    case 5: UInt64(bitPattern: maxDebt)
+    case 6: UInt64(bitPattern: tokens)
+    default: UInt64(bitPattern: interval)
     }
   }
 
-  /// From words that were taken from a valid rate.
+  /// Tokens, up to the capacity or the greatest debt, in units.
   @inline(__always)
-  init(
-    capacity: Int64, maxDebt: Int64, reducedTokens: UInt64, interval: UInt64, reciprocal: UInt64
-  ) {
-    self.capacity = capacity
-    self.maxDebt = maxDebt
-    tokens = reducedTokens
-    self.interval = interval
-    self.reciprocal = reciprocal
-  }
+  func units(_ tokens: Int64) -> Int64 { tokens &* unitsPerToken }
 
-  /// `⌊now·tokens / interval⌋` for `now` in `0...Time.max`.
-  @inline(__always)
-  package func refilled(_ now: Int64) -> Int64 {
-    let time = UInt64(bitPattern: now)
-    // now < 2^62 makes the estimate too small by less than 1 + 1/4, so one correction is exact; the
-    // remainder is below twice the interval and fits although both products may wrap.
-    let estimate = time.multipliedFullWidth(by: reciprocal).high
-    let remainder = time &* tokens &- estimate &* interval
-    let whole = remainder >= interval ? estimate &+ 1 : estimate
-    return Int64(bitPattern: whole)
-  }
-
-  /// The first time at which `refilled` reaches `level`, or `Time.forever`.
-  @inline(__always)
-  package func time(of level: Int64) -> Int64 {
-    guard level > 0 else { return 0 }
-    guard
-      let time = WideMath.multiplyDivideUp(UInt64(bitPattern: level), interval, by: tokens)
-    else { return Time.forever }
-    return Int64(bitPattern: time)
+  /// Units as whole tokens, rounded down; a debt is rounded up.
+  func tokens(_ units: Int64) -> Int64 {
+    units >= 0
+      ? units / unitsPerToken : 0 &- ((0 &- units &+ unitsPerToken &- 1) / unitsPerToken)
   }
 }
