@@ -36,13 +36,20 @@ def library() -> Path:
     return SCRATCH / "release" / FILE
 
 
+def install(target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(library(), target)
+    strip = shutil.which("strip")
+    if strip is not None and not os.environ.get("AUTOGLM_RELIABILITY_LIB"):
+        # What is built here carries its debugging information, ten times the size of the rest.
+        subprocess.run([strip, "--strip-unneeded", str(target)], check=True)
+
+
 class Build(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib, "autoglm_reliability", FILE)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(library(), target)
+            install(Path(self.build_lib, "autoglm_reliability", FILE))
 
 
 class PlatformWheel(bdist_wheel):

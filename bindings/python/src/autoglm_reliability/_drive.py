@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import math
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, cast
 
@@ -14,6 +12,7 @@ from ._decorate import refuse_generators
 from ._readiness import readable, wait_readable
 from ._report import ClassifyResult, Report
 from ._time import sleep, sleep_async
+from ._timeout import within
 from .attempt import Attempt, current
 from .enums import StepKind
 from .request import Request
@@ -40,9 +39,11 @@ def execute(policy: Policy, function: Callable[[Attempt], T], request: Request) 
             attempt = Attempt(call, call.step)
             token = current.set(attempt)
             try:
-                outcome = report.returned(attempt, function(attempt))
+                value = function(attempt)
             except BaseException as error:
                 outcome = report.raised(attempt, error)
+            else:
+                outcome = report.returned(attempt, value)
             finally:
                 current.reset(token)
             call.advance(outcome)
@@ -61,19 +62,16 @@ async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[
             attempt = Attempt(call, call.step)
             token = current.set(attempt)
             try:
-                value = await _within(attempt.timeout, function(attempt))
-                outcome = report.returned(attempt, value)
+                value = await within(attempt.timeout, function(attempt))
             except BaseException as error:
                 outcome = report.raised(attempt, error)
+            else:
+                outcome = report.returned(attempt, value)
             finally:
                 current.reset(token)
             call.advance(outcome)
             report.let_cancellation_pass()
         return cast("T", report.conclude(call.step))
-
-
-async def _within(timeout: float, work: Awaitable[T]) -> T:
-    return await (work if math.isinf(timeout) else asyncio.wait_for(work, timeout))
 
 
 def _wait(clock: Optional[Clock], step: Step) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _generated as c
 from ._ffi import Pointer, byref, check, lib, raise_error, sized
-from ._handle import Handle
+from ._handle import Clock, Handle
 from .classify import AttemptOutcome
 from .enums import StepKind
 from .errors import ClosedError, StateError
@@ -45,7 +45,7 @@ class Call:
         policy._timed("agr_call_begin", (byref(data),), outputs)
         del kept  # it had to live until here
         assert pointer.value is not None
-        self._handle = Handle(pointer.value, lib.agr_call_destroy)
+        self._handle = Handle(pointer.value, _destroyer(policy._clock))
         self.step: Step = read_step(step)
         self.stale = False
         weakref.finalize(self, self._handle.close).atexit = False
@@ -117,3 +117,11 @@ class Call:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _destroyer(clock: Optional[Clock]) -> Callable[[int], None]:
+    """What an abandoned call gives back, it gives back at a time on the policy's own scale."""
+    if clock is None:
+        destroy: Callable[[int], None] = lib.agr_call_destroy
+        return destroy
+    return lambda pointer: lib.agr_call_destroy_at(pointer, clock())

@@ -14,7 +14,7 @@ from . import _generated as c
 from ._convert import Bytes, Duration, integer, nanoseconds, octets
 from ._ffi import Int32, address_of, byref, check, initialised, lib
 from .enums import Domain, ErrorClass, Outcome
-from .errors import CircuitOpen, RateLimited, Refused
+from .errors import ArgumentError, CircuitOpen, RateLimited, Refused
 from .hints import hint_from_headers
 
 
@@ -76,7 +76,7 @@ Classify = Callable[[BaseException], Verdict]
 
 def write_costs(array: Any, costs: Sequence[Optional[int]], unknown: int) -> None:
     if len(costs) > c.AGR_DIMENSIONS_MAX:
-        raise ValueError(f"costs: at most {c.AGR_DIMENSIONS_MAX} are possible")
+        raise ArgumentError(f"costs: at most {c.AGR_DIMENSIONS_MAX} are possible", "costs")
     for index, cost in enumerate(costs):
         array[index] = unknown if cost is None else integer(cost, f"costs[{index}]")
 
