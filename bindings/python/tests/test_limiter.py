@@ -235,9 +235,6 @@ def test_a_thread_waits_in_the_library() -> None:
     assert limiter.snapshot().open_reservations == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tokens arrive on a grid of the clock, not an interval after they were taken"
-)
 def test_a_window_admits_at_most_the_capacity_and_what_flows_in_meanwhile() -> None:
     """One token an hour: two within an hour need a full bucket, and then the whole hour."""
     clock = ManualClock(3599)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limiter against an obvious model, in whole tokens which arrive when t * rate passes a whole number."""
+"""The limiter against an obvious model with big integers."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ DEBT = 30
 
 
 class LimiterModel(RuleBasedStateMachine):
-    """`spent` counts tokens since time 0, those among them that spilled over a full bucket; what is
-    available is what has flowed in since then, less that."""
+    """Counts in units, of which a token has as many as whole nanoseconds. `spent` is those since time 0,
+    what has spilled over a full bucket among them; available is what has flowed in, less that."""
 
     @initialize(capacity=CAPACITY, refill=st.integers(1, 20), interval=st.sampled_from([1, 7, 1000, 10**9]))
     def create(self, capacity: int, refill: int, interval: int) -> None:
         interval = max(interval, refill)
         self.clock = ManualClock()
         self.limiter = RateLimiter(capacity, refill, interval / 1e9, max_debt_tokens=DEBT, clock=self.clock)
-        self.rate = Fraction(refill, interval)
-        self.capacity = capacity
-        self.spent = self.refilled() - capacity
+        rate = Fraction(refill, interval)
+        self.unit = rate.denominator // rate.numerator
+        self.flow = rate * self.unit
+        self.capacity = capacity * self.unit
+        self.spent = self.full
         self.configured = 0
         self.open: list[tuple[Reservation, int, int]] = []
 
-    def refilled(self) -> int:
-        return math.floor(self.clock() * self.rate)
+    def flowed(self) -> int:
+        return math.floor(self.clock() * self.flow)
 
     @property
     def full(self) -> int:
-        return self.refilled() - self.capacity
+        return self.flowed() - self.capacity
 
     @property
     def level(self) -> int:
-        return self.refilled() - self.spent
+        return self.flowed() - self.spent
 
     def wait(self, missing: int) -> int:
-        """The time until so many more tokens have come."""
-        return max(0, math.ceil((self.refilled() + missing) / self.rate) - self.clock())
+        """The time until so many more units have come."""
+        return max(0, math.ceil((self.flowed() + missing) / self.flow) - self.clock())
 
     @rule(nanoseconds=st.one_of(st.integers(0, 2000), st.integers(0, 10**10)))
     def advance(self, nanoseconds: int) -> None:
@@ -54,44 +56,48 @@ class LimiterModel(RuleBasedStateMachine):
 
     @rule(tokens=st.integers(0, 50))
     def acquire(self, tokens: int) -> None:
-        if tokens > self.capacity:
+        units = tokens * self.unit
+        if units > self.capacity:
             return
-        fits = tokens <= self.level
+        fits = units <= self.level
         assert self.limiter.try_acquire(tokens) == fits
-        self.spent += tokens if fits else 0
+        self.spent += units if fits else 0
 
     @rule(tokens=st.integers(1, 50), wait=st.sampled_from([0, 1e-6, 0.5, 1e9]))
     def reserve(self, tokens: int, wait: float) -> None:
-        if tokens > self.capacity:
+        units = tokens * self.unit
+        if units > self.capacity:
             return
-        needed = self.wait(tokens - self.level) if tokens > self.level else 0
-        admitted = needed == 0 or (needed <= round(wait * 1e9) and self.level - tokens >= -DEBT)
+        needed = self.wait(units - self.level) if units > self.level else 0
+        in_time = needed <= round(wait * 1e9) and self.level - units >= -DEBT * self.unit
+        admitted = needed == 0 or in_time
         if not admitted:
             with pytest.raises(RateLimited):
                 self.limiter.reserve(tokens, wait)
             return
         reservation = self.limiter.reserve(tokens, wait)
         assert round(reservation.wait * 1e9) == needed
-        self.spent += tokens
+        self.spent += units
         self.open.append((reservation, self.spent, self.configured))
 
     def end(self, data: st.DataObject) -> tuple[Reservation, int]:
-        """One of the open reservations, and how many tokens can still be given back: what has flowed
+        """One of the open reservations, and how many units can still be given back: what has flowed
         in again meanwhile would have spilled over, had they not been taken."""
         index = data.draw(st.integers(0, len(self.open) - 1))
         reservation, spent, configured = self.open.pop(index)
-        kept = max(0, spent - self.full) if configured == self.configured else reservation.tokens
-        return reservation, kept
+        same = configured == self.configured
+        return reservation, max(0, spent - self.full) if same else self.capacity
 
-    def give_back(self, tokens: int) -> None:
-        self.spent = max(self.spent - tokens, self.full)
+    def give_back(self, tokens: int, kept: int) -> None:
+        units = min(tokens * self.unit, self.capacity, kept)
+        self.spent = max(self.spent - units, self.full)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         reservation, kept = self.end(data)
         assert reservation.cancel()
-        self.give_back(min(reservation.tokens, kept))
+        self.give_back(reservation.tokens, kept)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), actual=st.integers(0, 80))
@@ -99,22 +105,23 @@ class LimiterModel(RuleBasedStateMachine):
         reservation, kept = self.end(data)
         assert reservation.settle(actual)
         if actual <= reservation.tokens:
-            self.give_back(min(reservation.tokens - actual, kept))
+            self.give_back(reservation.tokens - actual, kept)
         else:
-            bottom = max(self.spent, self.refilled() + DEBT)
-            self.spent = min(self.spent + actual - reservation.tokens, bottom)
+            bottom = max(self.spent, self.flowed() + DEBT * self.unit)
+            room = (bottom - self.spent) // self.unit
+            self.spent += min(actual - reservation.tokens, room) * self.unit
 
     @rule(capacity=CAPACITY)
     def reconfigure(self, capacity: int) -> None:
         self.limiter.reconfigure(capacity=capacity)
-        self.capacity = capacity
+        self.capacity = capacity * self.unit
         self.spent = max(self.spent, self.full)
         self.configured += 1
 
     @invariant()
     def available_is_what_the_model_has(self) -> None:
         if hasattr(self, "limiter"):
-            assert self.limiter.available == self.level
+            assert self.limiter.available == self.level // self.unit
             assert self.limiter.snapshot().open_reservations == len(self.open)
 
 
