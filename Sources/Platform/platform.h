@@ -5,9 +5,6 @@
 #ifndef AUTOGLM_RELIABILITY_PLATFORM_H
 #define AUTOGLM_RELIABILITY_PLATFORM_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <errno.h>
 #include <linux/futex.h>
 #include <math.h>
@@ -99,8 +96,10 @@ static inline void platform_wait_readable(int32_t fd, int64_t deadline_ns) {
   for (;;) {
     int64_t left = deadline_ns - platform_monotonic_ns();
     if (left <= 0) return;
-    struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
-    if (ppoll(&entry, 1, deadline_ns == INT64_MAX ? NULL : &t, NULL) >= 0 || errno != EINTR) return;
+    /* In whole milliseconds, rounded up; a long wait is made of several. */
+    int64_t milliseconds = left / 1000000 + 1;
+    int ready = poll(&entry, 1, milliseconds > 3600000 ? 3600000 : (int)milliseconds);
+    if (ready > 0 || (ready < 0 && errno != EINTR)) return;
   }
 }
 

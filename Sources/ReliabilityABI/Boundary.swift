@@ -1,4 +1,4 @@
-public import CAutoGLMReliability
+import CAutoGLMReliability
 import Platform
 import ReliabilityCore
 import Synchronization
