@@ -1,0 +1,387 @@
+import CAutoGLMReliability
+import ReliabilityABI
+import Testing
+
+@Suite struct PolicyTests {
+  @Test("A call that fails and then succeeds: attempt, backoff, attempt, done")
+  func retries() {
+    let rig = Rig()
+    rig.build()
+    var step = rig.begin()
+    #expect(step.kind == AGR_STEP_ATTEMPT && step.reason == AGR_REASON_FIRST && step.attempt == 1)
+    #expect(step.remaining_ns == 60 * second && step.connect_timeout_ns == 3 * second)
+    step = rig.end(rig.outcome(http: 500))
+    #expect(step.kind == AGR_STEP_WAIT && step.reason == AGR_REASON_BACKOFF)
+    #expect(step.wait_ns == 100 * millisecond)
+    step = rig.wait(step)
+    #expect(step.kind == AGR_STEP_ATTEMPT && step.reason == AGR_REASON_RETRY && step.attempt == 2)
+    step = rig.end(rig.outcome())
+    #expect(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_SUCCEEDED)
+    let snapshot = rig.snapshot()
+    #expect(snapshot.attempts == 2 && snapshot.retries == 1 && snapshot.succeeded == 1)
+    #expect(snapshot.backoff_ns == UInt64(100 * millisecond))
+  }
+
+  @Test("Attempts run out, permanent errors stop at once, a server's hint is kept")
+  func stops() {
+    let rig = Rig()
+    rig.build()
+    var step = rig.begin()
+    for _ in 0..<2 { step = rig.wait(rig.end(rig.outcome(http: 500))) }
+    step = rig.end(rig.outcome(http: 500))
+    #expect(step.reason == AGR_REASON_ATTEMPTS_EXHAUSTED)
+    _ = rig.begin()
+    #expect(rig.end(rig.outcome(http: 400)).reason == AGR_REASON_FAILED_PERMANENT)
+    _ = rig.begin()
+    step = rig.end(rig.outcome(http: 429, hint: 7 * second))
+    #expect(step.reason == AGR_REASON_SERVER_HINT)
+    #expect(step.wait_ns >= 7 * second && step.wait_ns <= 8 * second)
+    _ = rig.begin()
+    step = rig.end(rig.outcome(http: 429, hint: 121 * second))
+    #expect(step.reason == AGR_REASON_HINT_TOO_LONG && step.retry_after_ns == 121 * second)
+    _ = rig.begin()
+    #expect(rig.end(rig.outcome(class: AGR_CLASS_UNKNOWN)).reason == AGR_REASON_OUTCOME_UNKNOWN)
+    _ = rig.begin()
+    #expect(rig.end(rig.outcome(class: AGR_CLASS_CANCELLED)).reason == AGR_REASON_CANCELLED)
+  }
+
+  @Test("No wait overruns the deadline, and it counts over attempts and waits together")
+  func deadline() {
+    let rig = Rig()
+    rig.retry.backoff.base_delay_ns = second
+    rig.retry.backoff.max_attempts = 0
+    rig.build()
+    var step = rig.begin(deadline: 2500 * millisecond)
+    #expect(step.remaining_ns == 2500 * millisecond && step.attempt_timeout_ns == step.remaining_ns)
+    step = rig.wait(rig.end(rig.outcome(http: 500)))
+    #expect(step.remaining_ns == 1500 * millisecond)
+    step = rig.end(rig.outcome(http: 500))
+    #expect(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_DEADLINE)
+    #expect(step.retry_after_ns == 2 * second)
+    rig.now = 10 * second
+    step = rig.begin(deadline: 10 * second)
+    #expect(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_DEADLINE)
+  }
+
+  @Test("An open breaker refuses with the time until it clears; its permits are always given back")
+  func breaker() {
+    let rig = Rig()
+    rig.addBreaker(failures: 2)
+    rig.build(retries: false)
+    for _ in 0..<2 {
+      _ = rig.begin()
+      #expect(rig.end(rig.outcome(http: 500)).reason == AGR_REASON_ATTEMPTS_EXHAUSTED)
+    }
+    let step = rig.begin()
+    #expect(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_OPEN)
+    #expect(step.component == AGR_COMPONENT_BREAKER && step.retry_after_ns == 5 * second)
+    rig.now = 5 * second
+    for _ in 0..<9 { #expect(rig.begin().kind == AGR_STEP_ATTEMPT) }
+    #expect(rig.snapshot().abandoned == 8)
+  }
+
+  @Test("With retry_when_open the breaker is waited for within the deadline")
+  func waitsForBreaker() {
+    let rig = Rig()
+    rig.addBreaker(failures: 1)
+    rig.config.retry_when_open = 1
+    rig.build()
+    _ = rig.begin()
+    var step = rig.end(rig.outcome(http: 500))
+    step = rig.wait(step)
+    #expect(step.kind == AGR_STEP_WAIT && step.reason == AGR_REASON_WAIT_BREAKER)
+    step = rig.wait(step)
+    #expect(step.kind == AGR_STEP_ATTEMPT)
+    #expect(rig.end(rig.outcome()).reason == AGR_REASON_SUCCEEDED)
+  }
+
+  @Test("Limiters are charged for each attempt, all or none, and settled by the real cost")
+  func limiters() {
+    let rig = Rig()
+    rig.addLimiter(capacity: 10, perSecond: 10)
+    rig.config.max_limiter_wait_ns = second
+    rig.build(retries: false)
+    var step = rig.begin(cost: 8)
+    #expect(step.kind == AGR_STEP_ATTEMPT)
+    _ = rig.end(rig.outcome(cost: 2))
+    var left: Int64 = 0
+    _ = agr_limiter_available_at(rig.limiters[0], 0, &left, nil)
+    #expect(left == 8)
+    step = rig.begin(cost: 9)
+    #expect(step.kind == AGR_STEP_WAIT && step.reason == AGR_REASON_WAIT_LIMITER)
+    #expect(step.wait_ns == 100 * millisecond)
+    rig.now += 40 * millisecond
+    var early = freshStep()
+    #expect(agr_call_advance_at(rig.call, nil, rig.now, &early, nil) == 0)
+    #expect(early.kind == AGR_STEP_WAIT && early.wait_ns == 60 * millisecond)
+    step = rig.wait(early)
+    #expect(step.kind == AGR_STEP_ATTEMPT)
+    _ = rig.end(rig.outcome())
+    step = rig.begin(cost: 10)
+    #expect(step.kind == AGR_STEP_WAIT)
+    var other: OpaquePointer?
+    let refused = rig.start(&other, cost: 10)
+    #expect(refused.reason == AGR_REASON_LIMITED && refused.retry_after_ns == second)
+    agr_call_destroy_at(other, rig.now)
+    #expect(rig.begin(cost: 11).reason == AGR_REASON_NEVER_FITS)
+  }
+
+  @Test("The budget stops retries when it is empty")
+  func budget() {
+    let rig = Rig()
+    rig.addBudget(quota: 1, initial: 1)
+    rig.build()
+    _ = rig.begin()
+    var step = rig.wait(rig.end(rig.outcome(http: 500)))
+    step = rig.end(rig.outcome(http: 500))
+    #expect(step.reason == AGR_REASON_BUDGET_EXHAUSTED && step.component == AGR_COMPONENT_BUDGET)
+  }
+
+  @Test("A key is executed once: others join, are given the result, or are promoted in turn")
+  func idempotency() {
+    let rig = Rig()
+    rig.addCache()
+    rig.build(retries: false)
+    #expect(rig.begin(key: "k").kind == AGR_STEP_ATTEMPT)
+    var second: OpaquePointer?
+    var third: OpaquePointer?
+    var step = rig.start(&second, key: "k")
+    #expect(step.kind == AGR_STEP_JOIN && step.fd >= 0)
+    #expect(rig.start(&third, key: "k").kind == AGR_STEP_JOIN)
+    #expect(rig.end(rig.outcome(http: 500)).kind == AGR_STEP_DONE)
+    var outOfTurn = freshStep()
+    #expect(agr_call_advance_at(third, nil, rig.now, &outOfTurn, nil) == 0)
+    #expect(outOfTurn.kind == AGR_STEP_JOIN)
+    #expect(agr_call_advance_at(second, nil, rig.now, &step, nil) == 0)
+    #expect(step.kind == AGR_STEP_ATTEMPT && step.reason == AGR_REASON_PROMOTED)
+    #expect(rig.end(rig.outcome(), body: "answer", call: second).reason == AGR_REASON_SUCCEEDED)
+    #expect(agr_call_advance_at(third, nil, rig.now, &step, nil) == 0)
+    #expect(step.reason == AGR_REASON_REPLAYED && body(step) == "answer")
+    step = rig.begin(key: "k")
+    #expect(step.reason == AGR_REASON_REPLAYED && body(step) == "answer")
+    agr_call_destroy_at(second, rig.now)
+    agr_call_destroy_at(third, rig.now)
+    #expect(rig.snapshot().attempts == 2)
+  }
+
+  @Test("The lease lasts as long as the call may, and one that is abandoned tells the next")
+  func leases() {
+    let rig = Rig()
+    rig.addCache()
+    rig.build(retries: false)
+    let first = rig.begin(key: "k")
+    #expect(first.outcome_unknown == 0 && first.fence > 0)
+    rig.now = 30 * second
+    var other: OpaquePointer?
+    #expect(rig.start(&other, key: "k").kind == AGR_STEP_JOIN)
+    agr_call_destroy_at(other, rig.now)
+    let next = rig.begin(key: "k")
+    #expect(next.kind == AGR_STEP_ATTEMPT && next.outcome_unknown == 1)
+    #expect(next.fence > first.fence)
+  }
+
+  @Test("After the commit point a failure is final")
+  func commit() {
+    let rig = Rig()
+    rig.build()
+    _ = rig.begin()
+    #expect(agr_call_commit(rig.call, nil) == 0)
+    #expect(rig.end(rig.outcome(http: 500)).reason == AGR_REASON_COMMITTED)
+    #expect(agr_call_commit(rig.call, nil) == Int32(AGR_ERR_STATE))
+  }
+
+  @Test("Fallbacks: the cached answer, else the default, switchable while in use")
+  func fallbacks() {
+    let rig = Rig()
+    rig.config.cached_entries = 8
+    rig.config.fallback = Int32(AGR_FALLBACK_CACHED_OR_DEFAULT)
+    let standard = Array("sorry".utf8)
+    standard.withUnsafeBytes {
+      rig.config.fallback_data = $0.baseAddress
+      rig.config.fallback_length = $0.count
+      rig.build(retries: false)
+    }
+    _ = rig.begin(answerKey: "prompt")
+    var step = rig.end(rig.outcome(http: 500))
+    #expect(step.reason == AGR_REASON_FALLBACK_DEFAULT && body(step) == "sorry")
+    _ = rig.begin(answerKey: "prompt")
+    _ = rig.end(rig.outcome(), body: "good")
+    _ = rig.begin(answerKey: "prompt")
+    step = rig.end(rig.outcome(http: 500))
+    #expect(step.reason == AGR_REASON_FALLBACK_CACHED && body(step) == "good")
+    _ = rig.begin(answerKey: "other")
+    #expect(rig.end(rig.outcome(http: 500)).reason == AGR_REASON_FALLBACK_DEFAULT)
+    _ = rig.begin(answerKey: "prompt")
+    #expect(rig.end(rig.outcome(http: 400)).reason == AGR_REASON_FAILED_PERMANENT)
+    #expect(agr_policy_set_fallback(rig.policy, Int32(AGR_FALLBACK_QUEUE), nil) == 0)
+    _ = rig.begin(answerKey: "prompt")
+    #expect(rig.end(rig.outcome(http: 500)).reason == AGR_REASON_QUEUE)
+    #expect(
+      agr_policy_set_mode(
+        rig.policy, Int32(AGR_COMPONENT_FALLBACK), Int32(AGR_MODE_OFF), nil) == 0)
+    _ = rig.begin(answerKey: "prompt")
+    #expect(rig.end(rig.outcome(http: 500)).reason == AGR_REASON_ATTEMPTS_EXHAUSTED)
+  }
+
+  @Test("Any part can be observed: it counts, and refuses nobody")
+  func observes() {
+    let rig = Rig()
+    rig.addLimiter(capacity: 1, perSecond: 1)
+    rig.addBreaker(failures: 1)
+    rig.addCache()
+    rig.config.observe =
+      1 << AGR_COMPONENT_LIMITER | 1 << AGR_COMPONENT_BREAKER | 1 << AGR_COMPONENT_IDEMPOTENCY
+    rig.build(retries: false)
+    for _ in 0..<3 {
+      #expect(rig.begin(key: "k").kind == AGR_STEP_ATTEMPT)
+      _ = rig.end(rig.outcome(http: 500))
+    }
+    var other: OpaquePointer?
+    _ = rig.begin(key: "k")
+    #expect(rig.start(&other, key: "k").kind == AGR_STEP_ATTEMPT)
+    agr_call_destroy_at(other, rig.now)
+    #expect(rig.snapshot().observed >= 5)
+    #expect(rig.snapshot().refused_limiter == 0)
+  }
+
+  @Test("Steps out of order, late outcomes and finished calls are told so and change nothing")
+  func outOfOrder() {
+    let rig = Rig()
+    rig.build()
+    let first = rig.begin()
+    var step = freshStep()
+    #expect(agr_call_advance_at(rig.call, nil, 0, &step, nil) == Int32(AGR_ERR_STATE))
+    #expect(step.kind == AGR_STEP_ATTEMPT && step.attempt_id == first.attempt_id)
+    var outcome = rig.outcome(http: 500)
+    outcome.attempt_id = first.attempt_id &+ 99
+    #expect(agr_call_advance_at(rig.call, &outcome, 0, &step, nil) == Int32(AGR_STALE))
+    outcome.attempt_id = first.attempt_id
+    #expect(agr_call_advance_at(rig.call, &outcome, 0, &step, nil) == 0)
+    #expect(agr_call_advance_at(rig.call, &outcome, 0, &step, nil) == Int32(AGR_ERR_STATE))
+    step = rig.wait(step)
+    #expect(agr_call_advance_at(rig.call, &outcome, 0, &step, nil) == Int32(AGR_STALE))
+    #expect(rig.end(rig.outcome()).kind == AGR_STEP_DONE)
+    #expect(agr_call_advance_at(rig.call, nil, 0, &step, nil) == Int32(AGR_ERR_STATE))
+    #expect(step.reason == AGR_REASON_SUCCEEDED)
+  }
+
+  @Test("Combinations that cannot work are refused by name")
+  func combinations() {
+    func refused(_ change: (Rig) -> Void) -> String {
+      let rig = Rig()
+      change(rig)
+      var error = agr_error()
+      let status = withUnsafePointer(to: &rig.retry) { retry in
+        if rig.config.retry != nil { rig.config.retry = retry }
+        return agr_policy_create(&rig.config, &rig.policy, &error)
+      }
+      #expect(status == Int32(AGR_ERR_ARGUMENT))
+      #expect(rig.policy == nil)
+      return text(error.field)
+    }
+    #expect(refused { $0.addBudget(quota: 1, initial: 1) } == "budget")
+    #expect(refused { $0.config.fallback = Int32(AGR_FALLBACK_CACHED) } == "fallback")
+    #expect(refused { $0.config.fallback = Int32(AGR_FALLBACK_DEFAULT) } == "fallback")
+    #expect(refused { $0.config.attempt_timeout_ns = 61 * second } == "attempt_timeout_ns")
+    #expect(refused { $0.config.total_timeout_ns = 0 } == "total_timeout_ns")
+    #expect(refused { $0.config.observe = 1 << AGR_COMPONENT_BREAKER } == "observe")
+    #expect(refused { $0.config.off = 1 << AGR_COMPONENT_DEADLINE } == "off")
+    #expect(refused { $0.config.max_calls = 0 } == "max_calls")
+    #expect(refused { $0.config.event_capacity = 100 } == "event_capacity")
+    #expect(refused { $0.config.limiter_count = 5 } == "limiter_count")
+    #expect(refused { $0.config.retry_when_open = 1 } == "retry_when_open")
+    #expect(
+      refused {
+        $0.addBreaker(failures: 1)
+        $0.addLimiter(capacity: 1, perSecond: 1)
+        $0.config.order.0 = Int32(AGR_COMPONENT_BREAKER)
+        $0.config.order.1 = Int32(AGR_COMPONENT_LIMITER)
+        $0.config.order_count = 2
+      } == "order")
+  }
+
+  @Test("Events come in order and render as JSON, whatever the trace id holds")
+  func events() {
+    let rig = Rig()
+    rig.build()
+    _ = rig.begin()
+    _ = rig.end(rig.outcome(http: 503))
+    var cursor: UInt64 = 0
+    var lines: [String] = []
+    while true {
+      var event = agr_event()
+      event.struct_size = UInt32(MemoryLayout<agr_event>.size)
+      if agr_policy_next_event(rig.policy, &cursor, &event, nil, nil) == Int32(AGR_EMPTY) { break }
+      var length = 0
+      #expect(agr_event_json(&event, nil, 0, &length, nil) == 0)
+      var buffer = [CChar](repeating: 1, count: length + 1)
+      #expect(agr_event_json(&event, &buffer, buffer.count, &length, nil) == 0)
+      #expect(
+        agr_event_json(&event, &buffer, length, &length, nil) == Int32(AGR_ERR_CAPACITY))
+      #expect(agr_event_json(&event, &buffer, buffer.count, &length, nil) == 0)
+      lines.append(String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+    #expect(
+      lines == [
+        """
+        {"event":"attempt","call":1,"trace_id":"trace-\\"1\\"","attempt":1,"reason":"none",\
+        "component":"none","domain":"http","code":503,"class":"temporary","backoff_ms":0.000,\
+        "latency_ms":0.000,"time_ns":0}
+        """,
+        """
+        {"event":"retry","call":1,"trace_id":"trace-\\"1\\"","attempt":1,"reason":"backoff",\
+        "component":"retry","domain":"http","code":503,"class":"temporary","backoff_ms":2000.000,\
+        "latency_ms":0.000,"time_ns":0}
+        """,
+      ])
+  }
+
+  @Test("Execute drives a call to its end, and hands out the result with the call")
+  func executes() {
+    let rig = Rig()
+    rig.addCache()
+    rig.retry.backoff.base_delay_ns = 0
+    rig.build()
+    var attempts: Int32 = 0
+    let function: agr_attempt_fn = { step, outcome, data in
+      let attempts = data!.assumingMemoryBound(to: Int32.self)
+      attempts.pointee += 1
+      outcome!.pointee.error_class = Int32(
+        step!.pointee.attempt < 3 ? AGR_CLASS_TRANSIENT : AGR_CLASS_SUCCESS)
+    }
+    var step = freshStep()
+    #expect(
+      agr_policy_execute(rig.policy, nil, function, &attempts, &rig.call, &step, nil) == 0)
+    #expect(attempts == 3 && step.reason == AGR_REASON_SUCCEEDED && rig.call != nil)
+    let bad: agr_attempt_fn = { _, outcome, _ in outcome!.pointee.error_class = 99 }
+    var error = agr_error()
+    #expect(
+      agr_policy_execute(rig.policy, nil, bad, nil, nil, &step, &error)
+        == Int32(AGR_ERR_ARGUMENT))
+    #expect(text(error.field) == "error_class")
+    #expect(rig.snapshot().calls_alive == 1)
+  }
+
+  @Test("Calls are bounded, and their places are used again")
+  func bounded() {
+    let rig = Rig()
+    rig.config.max_calls = 3
+    rig.build()
+    var calls = [OpaquePointer?](repeating: nil, count: 4)
+    for index in 0..<3 { #expect(rig.start(&calls[index]).kind == AGR_STEP_ATTEMPT) }
+    var step = freshStep()
+    #expect(
+      agr_call_begin_at(rig.policy, nil, 0, &calls[3], &step, nil) == Int32(AGR_ERR_CAPACITY))
+    for _ in 0..<1_000 {
+      agr_call_destroy_at(calls[0], 0)
+      #expect(rig.start(&calls[0]).kind == AGR_STEP_ATTEMPT)
+    }
+    agr_policy_destroy(rig.policy)
+    rig.policy = nil
+    // They go on without the policy's owner.
+    var outcome = rig.outcome()
+    #expect(agr_call_advance_at(calls[1], &outcome, 0, &step, nil) == 0)
+    #expect(step.reason == AGR_REASON_SUCCEEDED)
+    for call in calls { agr_call_destroy_at(call, 0) }
+  }
+}
