@@ -114,7 +114,7 @@ class Gateway(Server):
             limiters=[RateLimiter(100, 100), RateLimiter(2000, 2000)],
             breaker=CircuitBreaker(consecutive_failures=5, open=1),
             fallback=Fallback.CACHED,
-            cached_entries=64,
+            cached_entries=4096,
             attempt_timeout=1,
             total_timeout=3,
             codec=JSON,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,7 +101,7 @@ def default_classify(error: BaseException) -> AttemptOutcome:
         return AttemptOutcome(ErrorClass.TEMPORARY, server_delay=hint)
     if isinstance(error, Refused):
         return AttemptOutcome(ErrorClass.PERMANENT)
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError, EOFError)) or named_timeout(error):
+    if isinstance(error, TIMEOUTS) or named_timeout(error):
         return AttemptOutcome(ErrorClass.UNKNOWN, server_delay=hint)
     reason = getattr(error, "reason", None)
     if isinstance(error, OSError) and isinstance(reason, OSError) and reason is not error:
@@ -132,6 +133,9 @@ def system_error(error: BaseException) -> Optional[int]:
             return number
     return None
 
+
+# socket.timeout and asyncio.TimeoutError are the built-in one only since Python 3.10 and 3.11.
+TIMEOUTS = (TimeoutError, socket.timeout, asyncio.TimeoutError, EOFError)
 
 CONNECTION_ERRORS = {
     ConnectionResetError: errno.ECONNRESET,
