@@ -4,9 +4,9 @@ import Synchronization
 
 /// A row of locks which the child of a fork finds free.
 ///
-/// A fork copies the memory as it is, a lock that another thread holds included, and that thread does
-/// not exist in the child. So handlers of fork take every lock there is before it, in order, and
-/// release them on both sides after it. What the locks guard is then whole in the child, too.
+/// A fork copies the memory as it is, a lock that another thread holds included, and that thread
+/// does not exist in the child. So handlers of fork take every lock there is before it, in order,
+/// and release them on both sides after it. What the locks guard is then whole in the child, too.
 struct ForkSafeLocks: ~Copyable {
   /// The first cache line of the memory; a line for each lock follows.
   fileprivate struct Node {

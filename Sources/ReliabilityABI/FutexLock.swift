@@ -1,8 +1,8 @@
 import Platform
 import Synchronization
 
-/// A lock on a word that lies elsewhere: 0 free, 1 held, 2 held and waited for (Drepper: Futexes Are
-/// Tricky, 2011, the third mutex). Held for short, bounded times only.
+/// A lock on a word that lies elsewhere: 0 free, 1 held, 2 held and waited for (Drepper: Futexes
+/// Are Tricky, 2011, the third mutex). Held for short, bounded times only.
 struct FutexLock {
   let word: UnsafeMutablePointer<Atomic<UInt32>>
 

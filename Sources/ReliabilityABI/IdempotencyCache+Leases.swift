@@ -73,8 +73,8 @@ extension IdempotencyCache {
     return false
   }
 
-  /// Counts bytes, and clears others away for them as far as that is allowed. The locks are released
-  /// after each few, so that a large result that takes the place of many small ones holds up nobody.
+  /// Counts bytes, and clears others away for them as far as that is allowed. The lock is
+  /// released after each, so that a large result in the place of many small ones holds up nobody.
   private func reserve(_ bytes: Int, _ number: Int, _ time: Int64) -> Bool {
     while !shared.reserveBytes(bytes) {
       let cleared = under(number) { shard, shared in shard.clearOne(time, shared) }

@@ -15,7 +15,9 @@ extension IdempotencyCache {
   ) throws(Problem) -> Answer {
     locks[number].lock()
     defer { unlockAndTell(number) }
-    return try operation(&shards[number].pointee, shared)
+    // A pointer of its own, so that what is accessed is the shard and not the row of all of them.
+    let shard = shards[number]
+    return try operation(&shard.pointee, shared)
   }
 
   @inline(__always)
@@ -29,15 +31,16 @@ extension IdempotencyCache {
 
   /// Releases the lock, and takes it again for each further batch.
   ///
-  /// An eventfd is written under the lock, because its ticket, and with it the descriptor, may end as
-  /// soon as that is free, and the number be somebody else's file; the write does not block. Threads
-  /// are woken after unlocking, since a word that changed hands costs a needless look at the most.
+  /// An eventfd is written under the lock, because its ticket, and with it the descriptor, may end
+  /// as soon as that is free, and the number be somebody else's file; the write does not block.
+  /// Threads are woken after unlocking: a word that changed hands costs a needless look at most.
   private func tellAll(_ number: Int) {
+    let shard = shards[number]
     while true {
       var sleepers = InlineArray<32, UInt32>(repeating: 0)
       var count = 0
       for _ in 0..<IdempotencyCache.batch {
-        guard let change = shards[number].pointee.takeChange(shared) else { break }
+        guard let change = shard.pointee.takeChange(shared) else { break }
         if let descriptor = IdempotencyCache.descriptor(of: change.attachment) {
           if change.isReady {
             platform_eventfd_signal(descriptor)
@@ -50,7 +53,7 @@ extension IdempotencyCache {
           count &+= 1
         }
       }
-      let hasMore = shards[number].pointee.hasChanges
+      let hasMore = shard.pointee.hasChanges
       locks[number].unlock()
       for index in 0..<count { waitWords.wake(Int(sleepers[index])) }
       guard hasMore else { return }

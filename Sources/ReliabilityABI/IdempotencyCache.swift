@@ -27,8 +27,8 @@ struct IdempotencyCache: ~Copyable {
   private let keyHash: SipHash
   private let fingerprintHash: SipHash
 
-  /// `hashSeed` is for the hashes of keys; `random` makes the ids of leases, tickets and pins differ
-  /// from those of other caches.
+  /// `hashSeed` is for the hashes of keys; `random` makes the ids of leases, tickets and pins
+  /// differ from those of other caches.
   init(
     _ configuration: IdempotencyConfiguration, hashSeed: UInt64, random: UInt64
   ) throws(Failure) {
@@ -118,8 +118,9 @@ struct IdempotencyCache: ~Copyable {
 
   // MARK: - Arguments
 
-  private func checkedKey(_ bytes: UnsafeRawPointer?, _ length: Int) throws(Failure) -> IdempotencyKey
-  {
+  private func checkedKey(
+    _ bytes: UnsafeRawPointer?, _ length: Int
+  ) throws(Failure) -> IdempotencyKey {
     guard let bytes else { throw .argument("key", "must not be NULL") }
     guard length >= 1 && length <= shared.configuration.maxKeyBytes else {
       throw .argument("key_length", "must be 1 ... max_key_bytes")

@@ -1,6 +1,6 @@
 @testable import ReliabilityCore
 
-/// What the cache should do, in the obvious way: a dictionary, and a look at every key at every step.
+/// What the cache should do, in the obvious way: a dictionary, and a look at every key each step.
 struct IdempotencyModel {
   typealias Answer = IdempotencyHarness.Answer
 
@@ -234,5 +234,7 @@ struct IdempotencyModel {
     return .done
   }
 
-  mutating func release(_ pin: Int) -> Answer { pins.removeValue(forKey: pin) == nil ? .stale : .done }
+  mutating func release(_ pin: Int) -> Answer {
+    pins.removeValue(forKey: pin) == nil ? .stale : .done
+  }
 }

@@ -1,5 +1,5 @@
-/// The entries that are not completed, soonest due first: a binary heap of slots. An entry knows its
-/// place in it, so that a lease can be renewed or ended without a search.
+/// The entries that are not completed, soonest due first: a binary heap of slots. An entry knows
+/// its place in it, so that a lease can be renewed or ended without a search.
 struct DueHeap: ~Copyable {
   /// The place of an entry that is in no heap.
   static let nowhere: UInt32 = .max

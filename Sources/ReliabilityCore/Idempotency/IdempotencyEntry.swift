@@ -5,7 +5,7 @@ struct IdempotencyEntry: BitwiseCopyable {
   var fingerprint: UInt64
   var key: UnsafeMutableRawPointer?
   var block: ResultBlock?
-  /// When its state ends by itself: the lease, the time to pick up a promotion, or the time to live.
+  /// When its state ends by itself: with the lease, the time for a promotion, or the time to live.
   var due: Int64
   /// Of the last lease; 0: none yet.
   var generation: UInt64

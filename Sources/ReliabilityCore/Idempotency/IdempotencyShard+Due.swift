@@ -37,8 +37,8 @@ extension IdempotencyShard {
     }
   }
 
-  /// Ends a run that may have had effects: the first who waits is promoted, else the key is kept for
-  /// its time to live, so that the next who asks is told.
+  /// Ends a run that may have had effects: the first who waits is promoted, else the key is kept
+  /// for its time to live, so that the next who asks is told.
   mutating func release(
     _ slot: Int, since: Int64, _ now: Int64, _ shared: borrowing IdempotencyShared
   ) {

@@ -38,7 +38,7 @@ package struct IdempotencyShard: ~Copyable {
   /// The free slots that were used before, linked by `next`, and the first never used.
   var free: UInt32 = 0
   var fresh = 0
-  /// Of the last lease. It starts at random, so that no lease of another cache is taken for one here.
+  /// Of the last lease. It starts at random, so that another cache's lease is not taken for ours.
   var generation: UInt64
   package var counters = Counters()
 

@@ -61,7 +61,7 @@ package enum Shortage: Error {
   package var failure: Failure {
     switch self {
     case .entries: Failure(.capacity, "max_entries", "no more keys can be kept now")
-    case .bytes: Failure(.capacity, "max_bytes", "no more bytes of keys and results can be kept now")
+    case .bytes: Failure(.capacity, "max_bytes", "no more of keys and results can be kept now")
     case .waiters: Failure(.capacity, "max_waiters", "no more callers can join now")
     case .pins: Failure(.capacity, "max_pins", "no more results can be pinned now")
     case .memory: .noMemory

@@ -36,7 +36,9 @@ package struct ResultBlock: BitwiseCopyable {
   var address: UInt64 { UInt64(truncatingIfNeeded: UInt(bitPattern: base)) }
   var data: UnsafeRawPointer { UnsafeRawPointer(base) + ResultBlock.headerBytes }
   package var length: Int { base.load(fromByteOffset: 8, as: Int.self) }
-  var state: KeyState { KeyState(rawValue: base.load(fromByteOffset: 16, as: UInt8.self)) ?? .absent }
+  var state: KeyState {
+    KeyState(rawValue: base.load(fromByteOffset: 16, as: UInt8.self)) ?? .absent
+  }
 
   private var references: UnsafeMutablePointer<Atomic<UInt64>> {
     base.assumingMemoryBound(to: Atomic<UInt64>.self)

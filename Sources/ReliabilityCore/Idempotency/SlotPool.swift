@@ -1,7 +1,7 @@
 import Synchronization
 
-/// Numbers below a bound, each given to one at a time. Lock-free and exact: it refuses only when all
-/// of them are out.
+/// Numbers below a bound, each given to one at a time. Lock-free and exact: it refuses only when
+/// all of them are out.
 ///
 /// A Treiber stack of those given back, with a tag in its head that changes at every operation (so
 /// that a head which went and came back is noticed), in front of a count of those never used.
