@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C++ binding: nothing is lost when it is dropped, moved or fails.
+#include <autoglm_reliability.hpp>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../c/check.h"
+
+using namespace std::chrono_literals;
+
+static void permits() {
+  auto config = agr::breaker_config();
+  config.window = AGR_WINDOW_NONE;
+  config.consecutive_failures = 2;
+  config.max_permits = 1;
+  auto breaker = agr::Breaker::create(config);
+  CHECK(static_cast<bool>(breaker));
+  for (int i = 0; i < 3; ++i) {
+    auto permit = breaker->acquire();
+    CHECK(static_cast<bool>(permit));
+    CHECK(breaker->acquire().status() == AGR_ERR_CAPACITY);
+    auto moved = *std::move(permit);
+    CHECK(!breaker->acquire());
+  }
+  CHECK(breaker->snapshot().window_total == 0);
+  for (int i = 0; i < 2; ++i) {
+    auto permit = breaker->acquire();
+    CHECK(permit->failure() == AGR_OK);
+    CHECK(permit->failure() == AGR_STALE);
+  }
+  CHECK(breaker->state() == AGR_BREAKER_OPEN);
+  auto refused = breaker->acquire();
+  CHECK(refused.status() == AGR_OPEN && refused.status().is_answer());
+  CHECK(refused.retry_after() > 0s && refused.retry_after() <= 6s);
+  config.failure_rate = 7;
+  auto bad = agr::Breaker::create(config);
+  CHECK(!bad && bad.status().is_error() && bad.field() == "failure_rate");
+}
+
+static void reservations() {
+  auto limiter = agr::Limiter::create(agr::limiter_config(10, 1, 1h));
+  CHECK(limiter->try_acquire(4) == AGR_OK);
+  {
+    auto dropped = limiter->reserve(6, 0s);
+    CHECK(static_cast<bool>(dropped) && limiter->available() == 0);
+  }
+  CHECK(limiter->available() == 6);
+  auto settled = limiter->reserve(6, 0s);
+  CHECK(settled->settle(2) == AGR_OK && settled->settle(2) == AGR_STALE);
+  CHECK(limiter->available() == 4);
+  agr::Duration wait{};
+  CHECK(limiter->try_acquire(5, &wait) == AGR_LIMITED && wait > 0s && wait <= 1h);
+  CHECK(limiter->acquire(5, 1s) == AGR_LIMITED);
+  CHECK(limiter->try_acquire(11) == AGR_ERR_NEVER_FITS);
+
+  auto keyed_config = agr::keyed_limiter_config();
+  keyed_config.capacity = 1;
+  keyed_config.refill_tokens = 1;
+  auto keyed = agr::KeyedLimiter::create(keyed_config);
+  CHECK(keyed->try_acquire("a") == AGR_OK && keyed->try_acquire("a") == AGR_LIMITED);
+  CHECK(keyed->try_acquire("b") == AGR_OK);
+}
+
+static void leases() {
+  auto cache = agr::Idempotency::create(agr::idempotency_config());
+  {
+    auto dropped = cache->begin("key", "body");
+    CHECK(dropped.lease && !dropped.lease->outcome_unknown());
+    CHECK(cache->begin("key", "body").status == AGR_IN_PROGRESS);
+    CHECK(cache->begin("key", "other").status == AGR_MISMATCH);
+  }
+  auto again = cache->begin("key", "body");
+  CHECK(again.lease && again.lease->outcome_unknown());
+  std::vector<std::thread> threads;
+  int replayed[4] = {};
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      auto answer = cache->begin_or_wait("key", "body", 60s);
+      replayed[i] = answer.result && answer.result->data() == "answer";
+    });
+  }
+  CHECK(again.lease->complete("answer") == AGR_OK);
+  for (auto& thread : threads) thread.join();
+  for (int one : replayed) CHECK(one == 1);
+}
+
+static void policies() {
+  auto retry = agr::retry_config();
+  retry.backoff.base_delay_ns = 1000;
+  auto config = agr::policy_config();
+  config.retry = &retry;
+  std::optional<agr::Policy> policy;
+  {
+    auto breaker = agr::Breaker::create(agr::breaker_config());
+    config.breaker = breaker->get();
+    policy = *agr::Policy::create(config);
+  }  // The policy holds the breaker alive.
+  int attempts = 0;
+  auto call = policy->execute(agr::request(), [&](const agr_step& step) {
+    ++attempts;
+    auto outcome = agr::outcome();
+    outcome.domain = AGR_DOMAIN_HTTP;
+    outcome.code = step.attempt < 3 ? 502 : 200;
+    return outcome;
+  });
+  CHECK(call && call->succeeded() && attempts == 3);
+  auto driven = policy->begin(agr::request());
+  CHECK(driven->step().kind == AGR_STEP_ATTEMPT && driven->commit() == AGR_OK);
+  auto outcome = agr::outcome();
+  outcome.error_class = AGR_CLASS_TRANSIENT;
+  CHECK(driven->advance(outcome) == AGR_OK && driven->done());
+  CHECK(std::string(driven->reason()) == "committed");
+  { auto abandoned = policy->begin(agr::request()); }
+  CHECK(policy->snapshot().abandoned == 1);
+}
+
+int main() {
+  permits();
+  reservations();
+  leases();
+  policies();
+  return finish();
+}
