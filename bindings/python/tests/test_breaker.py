@@ -153,6 +153,7 @@ def test_a_permit_that_is_dropped_is_neutral_and_wedges_nothing(
     clock.advance(5)
     breaker.acquire()
     collect()
+    assert breaker.state is BreakerState.HALF_OPEN
     assert breaker.acquire().success()
     assert breaker.state is BreakerState.CLOSED
 

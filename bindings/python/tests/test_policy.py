@@ -261,11 +261,22 @@ def test_a_value_that_cannot_be_kept_is_said_and_not_executed_again(
     assert policy.begin(key="k").step.outcome_unknown
 
 
-def test_threads_join_one_run(clock: ManualClock) -> None:
+def test_threads_join_one_run_and_wait_for_it_rather_than_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(*_: object) -> None:
+        raise AssertionError("a join is a wait for the run, not for a time")
+
+    monkeypatch.setattr("autoglm_reliability._drive.sleep", sleep)
     policy = Policy(idempotency=IdempotencyCache())
-    script = Script(b"once")
-    assert in_threads(6, lambda _: policy.execute(script, key="k")) == [b"once"] * 6
-    assert len(script.attempts) == 1
+    runs = []
+
+    def run(attempt: Attempt) -> bytes:
+        while policy.snapshot().calls_alive < 6:
+            pass
+        runs.append(attempt)
+        return b"once"
+
+    assert in_threads(6, lambda _: policy.execute(run, key="k")) == [b"once"] * 6
+    assert len(runs) == 1
 
 
 @pytest.mark.parametrize(
@@ -317,6 +328,14 @@ def test_an_interruption_passes_through_and_counts_nowhere(
     assert breaker.state is BreakerState.CLOSED
     assert len(script.attempts) == 1
     assert policy.snapshot().calls_alive == 0
+
+
+def test_an_interruption_is_not_for_a_classifier_to_keep(clock: ManualClock) -> None:
+    policy = Policy(retry=plan(), classify=lambda error: ErrorClass.TRANSIENT, clock=clock)
+    script = Script(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        policy.execute(script)
+    assert len(script.attempts) == 1
 
 
 def test_an_interrupted_wait_abandons_the_call() -> None:
