@@ -79,8 +79,9 @@ void agr_breaker_destroy(agr_breaker *breaker);
 /* Asks to make a call.
  *
  * out_permit          to be given to agr_breaker_report once, by any thread; 0 unless AGR_OK.
- * out_retry_after_ns  nullable; with AGR_OPEN the time until it may admit again: until half-open,
- *                     or until a probe's permit expires; AGR_FOREVER when forced open.
+ * out_retry_after_ns  nullable; with AGR_OPEN when to ask again: when it will be half-open; while
+ *                     half-open after open_ns, for a probe can end at any time, or when a probe's
+ *                     permit expires if that is sooner; AGR_FOREVER when forced open.
  * Answers             AGR_OK: make the call; AGR_OPEN: do not.
  * Errors              AGR_ERR_ARGUMENT; AGR_ERR_CAPACITY: max_permits calls are in flight.
  * Complexity          O(1); O(max_permits) when nearly all of them are in flight. */

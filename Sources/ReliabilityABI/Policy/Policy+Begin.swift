@@ -26,6 +26,8 @@ extension Policy {
 
   private func start(_ call: Handle<Call>, _ request: Request) {
     count(.calls)
+    // A key is worth something without a cache of ours: the upstream may know it.
+    call.pointee.hasKey = request.keyLength > 0
     if let bytes = request.answerKey, request.answerKeyLength > 0,
       configuration.cachedEntries > 0
     {
@@ -40,13 +42,12 @@ extension Policy {
       // The time was checked and one request always fits.
       _ = try? budget.pointee.deposit(requests: 1, now: call.pointee.now)
     }
-    guard request.keyLength > 0, let cache = configuration.parts.idempotency,
+    guard call.pointee.hasKey, let cache = configuration.parts.idempotency,
       mode(.idempotency) != .off
     else {
       attempt(call)
       return
     }
-    call.pointee.hasKey = true
     do throws(Failure) {
       switch try cache.pointee.join(
         request.key, request.keyLength, fingerprint: request.fingerprint,

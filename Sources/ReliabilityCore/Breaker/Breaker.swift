@@ -106,8 +106,10 @@ package struct Breaker: ~Copyable {
             expires: Time.add(time, configuration.permitTimeout), now: time,
             current: current.generation)
         else {
+          // A probe may end at any time; at the latest its permit expires.
           let soonest = probes.open(now: time, current: current.generation).soonest
-          return try refuse(current, Time.subtract(soonest, time), time)
+          let latest = Swift.min(Time.subtract(soonest, time), configuration.openTime)
+          return try refuse(current, latest, time)
         }
         // The state may have moved on between the look and the claim.
         if self.current().generation == current.generation {

@@ -1,0 +1,51 @@
+# The front of the project: `make help` lists what there is. Everything here is what CI and a user run.
+
+PREFIX ?= /usr/local
+PYTHON := .venv/bin/python
+# The shipped library, for the Python programs that run from the checkout.
+CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/build/libautoglm_reliability.so
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test check install package lint format sanitize generate clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## installs what is missing: Debian packages (as root; else it says which), a Python environment
+	@scripts/install-deps
+
+build: deps ## the shipped library, libautoglm_reliability.so, in build/
+	@cmake -S . -B build -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) >/dev/null
+	@cmake --build build
+
+demo: build ## the same traffic to a failing server, naive and guarded: a table and a picture, in a minute
+	@$(CHECKOUT) $(PYTHON) demo/run.py build/demo_client --out out
+
+test: deps ## every suite, in Swift, C, C++ and Python; ends with a line of counts
+	@scripts/test
+
+check: lint test sanitize ## lint, all suites, and the Swift suites under ThreadSanitizer and AddressSanitizer
+
+lint: build ## formatting, types, style, drift of what is generated
+	@swift format lint --strict --recursive --parallel Package.swift Sources Tests
+	@$(PYTHON) scripts/generate_bindings.py --check
+	@cd bindings/python && ../../.venv/bin/mypy && ../../.venv/bin/ruff check .
+
+sanitize: ## the Swift suites under ThreadSanitizer and AddressSanitizer
+	@swift test --scratch-path .build-tsan --sanitize=thread 2>&1 | tail -n 3
+	@ASAN_OPTIONS=detect_leaks=0 swift test --scratch-path .build-asan --sanitize=address 2>&1 | tail -n 3
+
+install: build ## installs library, headers, pkg-config file and CMake package below PREFIX (/usr/local)
+	@cmake --install build --prefix $(PREFIX)
+
+package: build ## a Debian package in build/
+	@cd build && cpack
+
+generate: deps ## what is derived from the headers: Python declarations, export list, layout
+	@$(PYTHON) scripts/generate_bindings.py
+
+format: ## formats the Swift sources
+	@swift format --in-place --recursive --parallel Package.swift Sources Tests
+
+clean: ## removes everything that was built
+	@rm -rf build .build-embedded .build-test .build-tsan .build-asan out
