@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from autoglm_reliability import IdempotencyCache, KeyState, Lease, LeaseLost, Result, Ticket
 from autoglm_reliability.testing import ManualClock
@@ -28,10 +28,12 @@ class Entry:
 
 
 class IdempotencyModel(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
+    @initialize(seed=st.integers(1, 1000), entries=st.sampled_from([100, 2000, 65536]))
+    def create(self, seed: int, entries: int) -> None:
+        """The seed and the size decide which keys share a lock. They are drawn, for with a seed of the
+        kernel's a failure could not be repeated."""
         self.clock = ManualClock(0)
-        self.cache = IdempotencyCache(ttl=TTL, lease=LEASE, clock=self.clock)
+        self.cache = IdempotencyCache(ttl=TTL, lease=LEASE, max_entries=entries, seed=seed, clock=self.clock)
         self.keys: dict[str, Entry] = {}
         self.leases: list[tuple[str, Lease]] = []
         self.answered: list[tuple[Ticket, bytes]] = []
@@ -171,6 +173,8 @@ class IdempotencyModel(RuleBasedStateMachine):
 
     @invariant()
     def as_many_wait_as_in_the_model(self) -> None:
+        if not hasattr(self, "cache"):
+            return
         waiting = sum(len(entry.line) for entry in self.keys.values()) + len(self.answered)
         assert self.cache.snapshot().waiters == waiting
 
