@@ -188,7 +188,9 @@ private func copyText(_ text: StaticString, _ into: UnsafeMutableRawBufferPointe
 func guarded(
   _ error: UnsafeMutablePointer<agr_error>?, _ body: () throws(Failure) -> Int
 ) -> agr_status {
-  do throws(Failure) { return status(try body()) } catch let failure { return failure.report(error) }
+  do throws(Failure) { return status(try body()) } catch let failure {
+    return failure.report(error)
+  }
 }
 
 // MARK: - Pointers and structures
@@ -259,8 +261,9 @@ func writeStructure<T: BitwiseCopyable>(_ value: T, to pointer: UnsafeMutablePoi
 }
 
 /// Writes defaults into a configuration of `size` bytes.
-func initialize<T: BitwiseCopyable>(_ pointer: UnsafeMutablePointer<T>?, _ size: UInt32, _ defaults: T)
-{
+func initialize<T: BitwiseCopyable>(
+  _ pointer: UnsafeMutablePointer<T>?, _ size: UInt32, _ defaults: T
+) {
   guard let pointer, size >= 8, size <= largestStructure else { return }
   UnsafeMutableRawPointer(pointer).storeBytes(of: size, as: UInt32.self)
   writeStructure(defaults, to: pointer)

@@ -164,7 +164,8 @@ public func agr_breaker_report_at(
   guarded(error) { () throws(Failure) in
     let breaker = try breakerHandle(breaker)
     let outcome = try requireOutcome(outcome)
-    return try breaker.pointee.report(permit, outcome, latency: latency_ns, now: now_ns, processRandom)
+    return try breaker.pointee.report(
+      permit, outcome, latency: latency_ns, now: now_ns, processRandom)
       ? AGR_OK : AGR_STALE
   }
 }

@@ -50,7 +50,11 @@ final class Rig {
     config.refill_tokens = perSecond
     var limiter: OpaquePointer?
     #expect(agr_limiter_create_at(&config, 0, &limiter, nil) == 0)
-    if limiters.isEmpty { self.config.limiters.0 = limiter } else { self.config.limiters.1 = limiter }
+    if limiters.isEmpty {
+      self.config.limiters.0 = limiter
+    } else {
+      self.config.limiters.1 = limiter
+    }
     limiters.append(limiter)
     self.config.limiter_count = UInt32(limiters.count)
   }
@@ -139,7 +143,8 @@ final class Rig {
     return outcome
   }
 
-  func end(_ outcome: agr_outcome, body: String = "", call other: OpaquePointer? = nil) -> agr_step {
+  func end(_ outcome: agr_outcome, body: String = "", call other: OpaquePointer? = nil) -> agr_step
+  {
     var outcome = outcome
     var step = freshStep()
     let bytes = Array(body.utf8)

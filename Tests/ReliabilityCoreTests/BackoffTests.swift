@@ -57,7 +57,8 @@ private func makeBackoff(
     let backoff = try makeBackoff(.adaptive, base: Time.second, limit: 5 * Time.second)
     let quick = 99 * Time.millisecond
     #expect(backoff.adapted(0, .success, latency: quick) == Time.second / 2)
-    #expect(backoff.adapted(15 * Time.millisecond, .success, latency: quick) == 10 * Time.millisecond)
+    #expect(
+      backoff.adapted(15 * Time.millisecond, .success, latency: quick) == 10 * Time.millisecond)
     #expect(backoff.adapted(Time.second, .success, latency: Time.second) == Time.second)
     #expect(backoff.adapted(Time.second, .neutral, latency: quick) == Time.second)
     #expect(backoff.adapted(Time.second, .failure, latency: quick) == 2 * Time.second)

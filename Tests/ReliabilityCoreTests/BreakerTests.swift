@@ -29,7 +29,8 @@ private final class BreakerBox: @unchecked Sendable {
 }
 
 @Suite struct BreakerTests {
-  @Test("The count window is the last results, whatever their number", arguments: [1, 5, 17, 18, 100])
+  @Test(
+    "The count window is the last results, whatever their number", arguments: [1, 5, 17, 18, 100])
   func countWindow(size: Int) throws {
     let window = try CountWindow(size: size)
     var random = SplitMix64(seed: UInt64(size))

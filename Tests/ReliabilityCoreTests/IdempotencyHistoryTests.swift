@@ -20,10 +20,11 @@ import Testing
     }
   }
 
-  @Test(arguments: [
-    (0x1d_e301, false, 1 << 20), (0x1d_e302, true, 1 << 20), (0x1d_e303, false, 60),
-    (0x1d_e304, true, 60),
-  ] as [(UInt64, Bool, Int)])
+  @Test(
+    arguments: [
+      (0x1d_e301, false, 1 << 20), (0x1d_e302, true, 1 << 20), (0x1d_e303, false, 60),
+      (0x1d_e304, true, 60),
+    ] as [(UInt64, Bool, Int)])
   func theCacheDoesWhatTheModelDoes(_ seed: UInt64, _ evicts: Bool, _ maxBytes: Int) {
     let configuration = IdempotencyHarness.configuration(
       entries: 5, bytes: maxBytes, waiters: 6, pins: 6, evicts: evicts, ttl: 300, lease: 40)

@@ -18,15 +18,16 @@ import Testing
     }
   }
 
-  @Test(arguments: [
-    ("max_entries", 0, 1, 1, 1, 1, 1, 1), ("max_entries", 1 << 27, 1, 1, 1, 1, 1, 1),
-    ("max_bytes", 1, 0, 1, 1, 1, 1, 1), ("max_bytes", 1, 1 << 51, 1, 1, 1, 1, 1),
-    ("max_key_bytes", 1, 1, 0, 1, 1, 1, 1), ("max_key_bytes", 1, 1, (1 << 20) + 1, 1, 1, 1, 1),
-    ("max_waiters", 1, 1, 1, -1, 1, 1, 1), ("max_waiters", 1, 1, 1, (1 << 20) + 1, 1, 1, 1),
-    ("max_pins", 1, 1, 1, 1, 0, 1, 1), ("max_pins", 1, 1, 1, 1, (1 << 20) + 1, 1, 1),
-    ("ttl_ns", 1, 1, 1, 1, 1, 0, 1), ("ttl_ns", 1, 1, 1, 1, 1, .max, 1),
-    ("lease_ns", 1, 1, 1, 1, 1, 1, 0), ("lease_ns", 1, 1, 1, 1, 1, 1, .max),
-  ] as [(String, Int, Int, Int, Int, Int, Int, Int)])
+  @Test(
+    arguments: [
+      ("max_entries", 0, 1, 1, 1, 1, 1, 1), ("max_entries", 1 << 27, 1, 1, 1, 1, 1, 1),
+      ("max_bytes", 1, 0, 1, 1, 1, 1, 1), ("max_bytes", 1, 1 << 51, 1, 1, 1, 1, 1),
+      ("max_key_bytes", 1, 1, 0, 1, 1, 1, 1), ("max_key_bytes", 1, 1, (1 << 20) + 1, 1, 1, 1, 1),
+      ("max_waiters", 1, 1, 1, -1, 1, 1, 1), ("max_waiters", 1, 1, 1, (1 << 20) + 1, 1, 1, 1),
+      ("max_pins", 1, 1, 1, 1, 0, 1, 1), ("max_pins", 1, 1, 1, 1, (1 << 20) + 1, 1, 1),
+      ("ttl_ns", 1, 1, 1, 1, 1, 0, 1), ("ttl_ns", 1, 1, 1, 1, 1, .max, 1),
+      ("lease_ns", 1, 1, 1, 1, 1, 1, 0), ("lease_ns", 1, 1, 1, 1, 1, 1, .max),
+    ] as [(String, Int, Int, Int, Int, Int, Int, Int)])
   func aValueOutOfRangeIsRefusedByName(
     _ field: String, _ entries: Int, _ bytes: Int, _ key: Int, _ waiters: Int, _ pins: Int,
     _ ttl: Int, _ lease: Int

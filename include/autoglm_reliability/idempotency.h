@@ -44,8 +44,10 @@ typedef struct agr_idempotency_config {
                              A key in progress is never evicted. */
   int32_t on_failure;     /* AGR_ON_FAILURE_*; default FORGET */
   uint32_t reserved;      /* 0 */
-  int64_t ttl_ns;         /* how long a result is kept, 1 ns ...; default 24 h */
-  int64_t lease_ns;       /* how long a caller may execute without renewing, 1 ns ...; default 60 s */
+  int64_t ttl_ns;         /* how long a result is kept, and that an outcome is unknown, 1 ns ...
+                             AGR_TIME_MAX_NS; default 24 h */
+  int64_t lease_ns;       /* how long a caller may execute without renewing, or a promoted one may take
+                             to pick its turn up, 1 ns ... AGR_TIME_MAX_NS; default 60 s */
   uint64_t seed;          /* of the hash (SipHash-1-3); 0: from the kernel; default 0 */
 } agr_idempotency_config;
 

@@ -83,7 +83,8 @@ typedef struct agr_policy_config {
   int32_t fallback;              /* AGR_FALLBACK_*; default NONE */
   const void *fallback_data;     /* copied */
   size_t fallback_length;
-  uint32_t cached_entries;       /* answers kept for CACHED, 1 ... 2^20; default 0: none kept */
+  uint32_t cached_entries;       /* answers kept for CACHED, 1 ... 2^20, in sets of four: an answer can
+                                    go before all are in use; default 0: none kept */
   uint32_t event_capacity;       /* events kept, a power of two, 16 ... 65,536; default 256 */
   uint64_t cached_bytes;         /* default 16 MiB */
   int64_t cached_ttl_ns;         /* default 1 h */
@@ -130,7 +131,8 @@ typedef struct agr_request {
   size_t cache_key_length;
   int64_t costs[AGR_DIMENSIONS_MAX]; /* estimated, one a limiter, charged for every attempt;
                                         0 ... 2^50; agr_request_init sets costs[0] to 1 */
-  int64_t deadline_ns;          /* absolute, on the scale of now; 0: total_timeout_ns from now */
+  int64_t deadline_ns;          /* absolute, on the scale of now; 0: total_timeout_ns from now;
+                                   AGR_FOREVER: none */
   const char *trace_id;         /* goes into events; longer than 55 bytes is cut */
   size_t trace_id_length;
 } agr_request;
@@ -256,7 +258,7 @@ agr_status agr_call_commit(agr_call *call, agr_error *error);
 
 /* Ends a call. Before DONE that is an abandonment: every permit and reservation is given back, and
  * counts nowhere; a lease of a key whose attempt was under way is abandoned (outcome unknown), of
- * one that had none is given to the next. NULL is a no-op. */
+ * one that had none is given to the next. NULL is a no-op. On a scale of time of one's own, use _at. */
 void agr_call_destroy(agr_call *call);
 void agr_call_destroy_at(agr_call *call, int64_t now_ns);
 

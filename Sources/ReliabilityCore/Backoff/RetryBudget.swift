@@ -47,7 +47,8 @@ package struct RetryBudget: ~Copyable {
   package func deposit(requests: UInt32, now: Int64) throws(Failure) {
     let earned = Int64(requests).multipliedReportingOverflow(by: perRequest)
     try bucket.deposit(
-      earned.overflow ? TokenRate.maximumTokens : Swift.min(earned.partialValue, TokenRate.maximumTokens),
+      earned.overflow
+        ? TokenRate.maximumTokens : Swift.min(earned.partialValue, TokenRate.maximumTokens),
       now: now)
   }
 

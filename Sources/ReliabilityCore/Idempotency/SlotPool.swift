@@ -64,7 +64,9 @@ package struct SlotPool: ~Copyable {
       let desired = ((seen & ~SlotPool.slotMask) &+ SlotPool.tagStep) | low
       if head.compareExchange(
         expected: seen, desired: desired, ordering: .acquiringAndReleasing
-      ).exchanged { return }
+      ).exchanged {
+        return
+      }
     }
   }
 }

@@ -1,5 +1,5 @@
-public import Synchronization
 public import Platform
+public import Synchronization
 
 // Both types are public and frozen with an inlinable deinit, because Embedded Swift destroys a
 // noncopyable value in another module only where it can see the deinit. They are not exported.

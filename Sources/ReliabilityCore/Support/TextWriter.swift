@@ -10,7 +10,9 @@ struct TextWriter {
   }
 
   mutating func write(byte: UInt8) {
-    if length < capacity, let base { base.storeBytes(of: byte, toByteOffset: length, as: UInt8.self) }
+    if length < capacity, let base {
+      base.storeBytes(of: byte, toByteOffset: length, as: UInt8.self)
+    }
     length &+= 1
   }
 
