@@ -45,6 +45,25 @@ import Testing
     #expect(rig.end(rig.outcome(class: AGR_CLASS_CANCELLED)).reason == AGR_REASON_CANCELLED)
   }
 
+  @Test("A key lets an unknown outcome be retried, for the upstream may know it")
+  func unknownUnderAKey() {
+    let rig = Rig()
+    rig.build()
+    _ = rig.begin(key: "k")
+    #expect(rig.end(rig.outcome(class: AGR_CLASS_UNKNOWN)).reason == AGR_REASON_BACKOFF)
+  }
+
+  @Test("A run that may have had its effect is told to the next, even when its last attempt failed")
+  func unknownIsRemembered() {
+    let rig = Rig()
+    rig.addCache()
+    rig.build()
+    _ = rig.begin(key: "k")
+    _ = rig.wait(rig.end(rig.outcome(class: AGR_CLASS_UNKNOWN)))
+    #expect(rig.end(rig.outcome(http: 400)).reason == AGR_REASON_FAILED_PERMANENT)
+    #expect(rig.begin(key: "k").outcome_unknown == 1)
+  }
+
   @Test("No wait overruns the deadline, and it counts over attempts and waits together")
   func deadline() {
     let rig = Rig()
