@@ -78,9 +78,9 @@ def compiled(compiler: str, standard: str, suffix: str, text: str, build: str) -
 
 def main(cc: str, cxx: str, build: str) -> int:
     includes, body = snippet("c")
-    compiled(cc, "c99", ".c", C.format(includes=includes, body=body), build)
+    compiled(cc, "c99", ".c", C.format(includes=includes, body=textwrap.indent(body, "  ")), build)
     includes, body = snippet("cpp")
-    compiled(cxx, "c++17", ".cpp", CXX.format(includes=includes, body=body), build)
+    compiled(cxx, "c++17", ".cpp", CXX.format(includes=includes, body=textwrap.indent(body, "  ")), build)
     includes, body = snippet("python")
     text = PYTHON.format(includes=includes, body=textwrap.indent(body, "    "))
     environment = {
