@@ -9,7 +9,7 @@ private func requestDefaults() -> agr_request {
   return request
 }
 
-private func outcomeDefaults() -> agr_outcome {
+func outcomeDefaults() -> agr_outcome {
   var outcome = agr_outcome()
   outcome.struct_size = UInt32(MemoryLayout<agr_outcome>.size)
   outcome.error_class = ErrorClass.success.rawValue
@@ -50,7 +50,7 @@ private func requireBytes(
   guard length >= 0 && length <= limit else { throw .argument(field, "is too long") }
 }
 
-private func readRequest(_ pointer: UnsafePointer<agr_request>?) throws(Failure) -> Request {
+func readRequest(_ pointer: UnsafePointer<agr_request>?) throws(Failure) -> Request {
   let source = try readStructure(
     pointer, defaults: requestDefaults(), "request", optional: true)
   var request = Request()
@@ -99,7 +99,7 @@ extension Policy {
     return (RetryRule.unmatched(domain, outcome.code), unmatched)
   }
 
-  fileprivate func readOutcome(_ source: agr_outcome) throws(Failure) -> AttemptOutcome {
+  func readOutcome(_ source: agr_outcome) throws(Failure) -> AttemptOutcome {
     let (rule, index) = try rule(for: source)
     try requireHint(source.server_delay_ns)
     guard source.latency_ns == -1 || Time.isValid(source.latency_ns) else {
@@ -119,7 +119,7 @@ private func callHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<Cal
 }
 
 /// Writes the present step of a call.
-private func write(_ call: Handle<Call>, _ out: UnsafeMutablePointer<agr_step>) {
+func write(_ call: Handle<Call>, _ out: UnsafeMutablePointer<agr_step>) {
   let step = call.pointee.step
   let remaining = call.pointee.remaining
   let timeouts = call.pointee.policy.pointee.configuration.timeouts
@@ -243,66 +243,4 @@ public func agr_call_destroy(_ call: OpaquePointer?) { agr_call_destroy_at(call,
 public func agr_call_destroy_at(_ call: OpaquePointer?, _ now_ns: Int64) {
   guard let call = try? callHandle(call) else { return }
   Policy.destroy(call, now: Time.isValid(now_ns) ? now_ns : call.pointee.now)
-}
-
-@implementation @_cdecl("agr_policy_execute")
-public func agr_policy_execute(
-  _ policy: OpaquePointer?, _ request: UnsafePointer<agr_request>?, _ attempt: agr_attempt_fn?,
-  _ user_data: UnsafeMutableRawPointer?, _ out_call: UnsafeMutablePointer<OpaquePointer?>?,
-  _ out_step: UnsafeMutablePointer<agr_step>?, _ error: UnsafeMutablePointer<agr_error>?
-) -> agr_status {
-  guarded(error) { () throws(Failure) in
-    out_call?.pointee = nil
-    let out = try checkOutput(out_step, "out_step")
-    guard let attempt else { throw .argument("attempt", "must not be NULL") }
-    let policy = try policyHandle(policy)
-    let call = try Policy.begin(policy, readRequest(request), now: now())
-    var step = agr_step()
-    step.struct_size = UInt32(MemoryLayout<agr_step>.size)
-    do throws(Failure) {
-      while call.pointee.phase != .done {
-        write(call, &step)
-        if call.pointee.phase == .attempting {
-          var outcome = outcomeDefaults()
-          outcome.error_class = ErrorClass.transient.rawValue
-          outcome.attempt_id = step.attempt_id
-          attempt(&step, &outcome, user_data)
-          let source = try readStructure(&outcome, defaults: outcomeDefaults(), "outcome")
-          let concluded = try policy.pointee.readOutcome(source)
-          call.pointee.now = max(call.pointee.now, now())
-          policy.pointee.conclude(call, concluded)
-        } else {
-          sleep(step)
-          call.pointee.now = max(call.pointee.now, now())
-          policy.pointee.resume(call)
-        }
-      }
-    } catch {
-      // The function gave an outcome that is none: the call cannot go on.
-      Policy.destroy(call, now: now())
-      throw error
-    }
-    write(call, out)
-    guard let out_call else {
-      Policy.destroy(call, now: now())
-      step = agr_step()
-      step.struct_size = out.pointee.struct_size
-      memcpy(&step, out, min(Int(step.struct_size), MemoryLayout<agr_step>.size))
-      step.result = nil
-      step.result_length = 0
-      writeStructure(step, to: out)
-      return AGR_OK
-    }
-    out_call.pointee = pooledPointer(call)
-    return AGR_OK
-  }
-}
-
-/// Waits as a step says: for the time, or for the descriptor of a joined run.
-private func sleep(_ step: agr_step) {
-  if step.kind == StepKind.join.rawValue && step.fd >= 0 {
-    platform_wait_readable(step.fd, Time.add(now(), step.wait_ns))
-  } else {
-    platform_sleep_until_ns(Time.add(now(), step.wait_ns))
-  }
 }
