@@ -24,7 +24,7 @@ demo: build ## the same traffic to a failing server, naive and guarded: a table 
 test: deps ## every suite, in Swift, C, C++ and Python; ends with a line of counts
 	@scripts/test
 
-check: lint test sanitize ## lint, all suites, and the Swift suites under ThreadSanitizer and AddressSanitizer
+check: lint test sanitize valgrind ## all of these
 
 lint: build ## formatting, types, style, drift of what is generated
 	@swift format lint --strict --recursive --parallel Package.swift Sources Tests
@@ -32,8 +32,14 @@ lint: build ## formatting, types, style, drift of what is generated
 	@cd bindings/python && ../../.venv/bin/mypy && ../../.venv/bin/ruff check .
 
 sanitize: ## the Swift suites under ThreadSanitizer and AddressSanitizer
-	@swift test --scratch-path .build-tsan --sanitize=thread 2>&1 | tail -n 3
-	@ASAN_OPTIONS=detect_leaks=0 swift test --scratch-path .build-asan --sanitize=address 2>&1 | tail -n 3
+	@scripts/sanitize thread
+	@ASAN_OPTIONS=detect_leaks=0 scripts/sanitize address
+
+valgrind: build ## the shipped library under valgrind: no error, no leak
+	@scripts/install-deps valgrind
+	@for program in test_bad_input "test_vectors Tests/vectors" test_binding; do \
+	  valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect build/Tests/$$program || exit 1; \
+	done
 
 install: build ## installs library, headers, pkg-config file and CMake package below PREFIX (/usr/local)
 	@cmake --install build --prefix $(PREFIX)
@@ -48,4 +54,4 @@ format: ## formats the Swift sources
 	@swift format --in-place --recursive --parallel Package.swift Sources Tests
 
 clean: ## removes everything that was built
-	@rm -rf build .build-embedded .build-test .build-tsan .build-asan out
+	@rm -rf build .build-embedded .build-test .build-thread .build-address out
