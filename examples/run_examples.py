@@ -29,7 +29,7 @@ class FlakyServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     # What a key's requests meet before one is answered; the n-th key that comes meets the n-th.
-    TROUBLES = (
+    TROUBLES: tuple[list[str], ...] = (
         [],
         ["503"],
         ["503-ms"],
@@ -71,7 +71,7 @@ class FlakyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FlakyServer
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server looks for
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         key = self.headers["Idempotency-Key"] or "none"
         met = self.server.admit(key)
@@ -123,7 +123,7 @@ def flaky_server() -> Iterator[FlakyServer]:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     print(done.stdout, done.stderr, sep="")
     return done
 
@@ -207,11 +207,12 @@ def inference_server(program: str) -> None:
     # 5 requests a minute for each tenant, 1200 tokens a minute for all.
     command = [program, "5", "1200"]
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,  # noqa: S603
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
         contextlib.ExitStack() as at_end,
     ):
         at_end.callback(process.kill)
-        assert process.stdin and process.stdout  # noqa: S101
+        assert process.stdin
+        assert process.stdout
         client = Client(process.stdout.readline().strip())
         check_duplicates(client)
         check_limits(client)
@@ -239,7 +240,8 @@ def check_duplicates(client: Client) -> None:
     equal([status for status, _, _ in replies], [200] * 8, "statuses")
     equal(len({body for _, _, body in replies}), 1, "different replies")
     equal(json.loads(replies[0][2])["generated_tokens"], 400, "tokens")
-    equal([headers.get("idempotency-replayed") for _, headers, _ in replies], [None] + ["true"] * 7, "replays")
+    marks = [headers.get("idempotency-replayed") for _, headers, _ in replies]
+    equal(marks, [None] + ["true"] * 7, "marks of a replay")
 
     again = client.generate(prompt, 600, "a", "key")
     equal((again[0], again[2]), (200, replies[0][2]), "a duplicate that comes later")

@@ -193,7 +193,7 @@ static int post(agr_policy *policy, exchange *call, const char *url, int number)
 
   printf("  %s", agr_reason_name(step.reason));
   if (step.component != AGR_COMPONENT_NONE) printf(" (%s)", agr_component_name(step.component));
-  printf(" after %u attempts: %.*s\n", step.attempt,
+  printf("; attempts: %u; reply: %.*s\n", step.attempt,
          step.reason == AGR_REASON_SUCCEEDED ? (int)call->reply_length : 0, call->reply);
   return step.reason == AGR_REASON_SUCCEEDED && call->reply_length > 0;
 }
