@@ -29,7 +29,7 @@ typedef struct flight {
   agr_call *call;
   agr_step step;
   int64_t due_ns; /* the step goes on at this time, whatever happens */
-  int joined;
+  int joined;     /* woken by the run of another */
   int key_number;
   char key[16];
   http_attempt http;
@@ -90,20 +90,20 @@ static void follow(flight *f, int64_t now) {
   } else if (f->step.kind == AGR_STEP_DONE) {
     finish(f);
   } else {
-    f->joined |= f->step.kind == AGR_STEP_JOIN;
     f->due_ns = now + f->step.wait_ns;
   }
 }
 
-/* Something has happened that the call waited for, or its time is up. */
-static void go_on(flight *f, int64_t now) {
+/* What the call waited for has happened, or its time is up. */
+static void go_on(flight *f, int ready, int64_t now) {
   if (f->step.kind != AGR_STEP_ATTEMPT) {
+    f->joined |= ready; /* an eventfd has told it */
     advance(f, NULL, now);
     return;
   }
   agr_outcome outcome;
   agr_outcome_init(&outcome, sizeof outcome);
-  if (now >= f->due_ns)
+  if (!ready)
     outcome.error_class = f->http.sent ? AGR_CLASS_UNKNOWN : AGR_CLASS_TRANSIENT;
   else if (!http_transfer(&f->http, &outcome))
     return;
@@ -146,7 +146,8 @@ static void run(void) {
     if (poll(set, CALLS, timeout) < 0 && errno != EINTR) exit(2);
     now = agr_now_ns();
     for (int i = 0; i < CALLS; ++i)
-      if (flights[i].call && (set[i].revents || now >= flights[i].due_ns)) go_on(&flights[i], now);
+      if (flights[i].call && (set[i].revents || now >= flights[i].due_ns))
+        go_on(&flights[i], set[i].revents != 0, now);
   }
 }
 
