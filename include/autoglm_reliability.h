@@ -41,7 +41,8 @@
  * name, never replaced.
  *
  * Ownership.  Every input is copied before the call returns. Outputs are plain values, except
- * agr_result and agr_step results, whose blocks say how long they live.
+ * agr_result and agr_step results, whose blocks say how long they live. Unless its block says
+ * otherwise, a call that does not answer AGR_OK leaves an output zero or as it was.
  *
  * Cost.  Unless its block says otherwise, a function takes constant time and allocates nothing.
  *

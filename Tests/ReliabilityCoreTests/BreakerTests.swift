@@ -133,6 +133,26 @@ private final class BreakerBox: @unchecked Sendable {
     }
   }
 
+  @Test("Probes of an earlier half-open do not take places of the next")
+  func oldProbes() throws {
+    let breaker = try makeBreaker {
+      $0.window = .none
+      $0.consecutiveFailures = 1
+      $0.halfOpenPermits = 2
+      $0.openTime = 10
+      $0.openGrowth = 1
+    }
+    let first = try #require(try acquire(breaker, 0))
+    _ = try report(breaker, first, .failure, 0)
+    let lost = try acquire(breaker, 10)
+    let failing = try #require(try acquire(breaker, 10))
+    _ = try report(breaker, failing, .failure, 10)
+    let one = try acquire(breaker, 20)
+    let two = try acquire(breaker, 20)
+    let three = try acquire(breaker, 20)
+    #expect(lost != nil && one != nil && two != nil && three == nil)
+  }
+
   @Test("Threads: with permits that race, half-open never has more probes than it may")
   func probesUnderLoad() async throws {
     for _ in 0..<50 {

@@ -116,35 +116,74 @@ private func admits(_ limiter: borrowing Limiter, _ tokens: Int64, _ now: Int64)
     }
   }
 
-  @Test("Threads that change the rate and threads that take admit no more than the larger rate")
+  @Test("Threads that change the rate and threads that take lose and gain no token")
   func movesUnderLoad() async throws {
-    let box = LimiterBox(
-      try makeLimiter(capacity: 1_000, tokens: 1_000, interval: Time.second))
+    let capacity: Int64 = 1_000_000
+    let box = LimiterBox(try makeLimiter(capacity: capacity, tokens: 1, interval: Time.second))
     let taken = await withTaskGroup(of: Int64.self) { group in
       for _ in 0..<3 {
         group.addTask {
           var sum: Int64 = 0
-          for _ in 0..<20_000 where (try? admits(box.limiter, 1, 0)) == true { sum += 1 }
+          for _ in 0..<100_000 where (try? admits(box.limiter, 1, 0)) == true { sum += 1 }
           return sum
         }
       }
       group.addTask {
-        for step in 0..<2_000 {
-          let capacity: Int64 = step % 2 == 0 ? 900 : 1_000
+        for step in 0..<100_000 {
+          // The capacity stays, so that what is there must be what was not taken.
           let configuration = try? Limiter.Configuration(
             rate: TokenRate(
-              capacity: capacity, maxDebt: -1, tokens: 1_000, interval: Time.second),
+              capacity: capacity, maxDebt: Int64(step % 7), tokens: 1, interval: Time.second),
             initial: -1, maxReservations: 64, reservationTimeout: Time.hour, observe: false)
           if let configuration { try? box.limiter.reconfigure(configuration, now: 0) }
         }
         return 0
       }
-      var sum: Int64 = 0
-      for await part in group { sum += part }
-      return sum
+      return await group.reduce(0, +)
     }
-    #expect(taken <= 1_000)
-    #expect(taken >= 900)
+    let left = try box.limiter.available(now: 0)
+    #expect(taken == 300_000)
+    #expect(left == capacity - taken)
+  }
+
+  @Test("What a settlement charges beyond the greatest debt is forgiven, and counted")
+  func forgives() throws {
+    let limiter = try makeLimiter(capacity: 10, tokens: 1, interval: Time.second, maxDebt: 5)
+    guard case .granted(let reservation) = try limiter.reserve(10, maxWait: 0, now: 0) else {
+      Issue.record("refused")
+      return
+    }
+    let settled = try limiter.settle(reservation.permit, actual: 100, now: 0)
+    let left = try limiter.available(now: 0)
+    #expect(settled && left == -5)
+    #expect(limiter.counters().forgiven == 85)
+    let smaller = try Limiter.Configuration(
+      rate: TokenRate(capacity: 10, maxDebt: 2, tokens: 1, interval: Time.second), initial: -1,
+      maxReservations: 64, reservationTimeout: Time.hour, observe: false)
+    try limiter.reconfigure(smaller, now: 0)
+    let after = try limiter.available(now: 0)
+    #expect(after == -2, "debts stay, up to the new limit")
+  }
+
+  @Test("A reservation for which there is no place takes nothing")
+  func noPlace() throws {
+    let limiter = try makeLimiter(capacity: 100, tokens: 1, interval: Time.second)
+    for _ in 0..<64 { _ = try limiter.reserve(1, maxWait: 0, now: 0) }
+    #expect(throws: Failure.self) { _ = try limiter.reserve(1, maxWait: 0, now: 0) }
+    let left = try limiter.available(now: 0)
+    #expect(left == 36)
+  }
+
+  @Test("Rates that cannot be are refused")
+  func refusesRates() {
+    for (capacity, debt, tokens, interval) in [
+      (0, 0, 1, 1), (1, -2, 1, 1), (1, 0, -1, 1), (1, 0, 2, 1), (1, 0, 1, 0),
+      (1, 0, 1, Time.year + 1), (TokenRate.maximumTokens + 1, 0, 1, 1),
+    ] as [(Int64, Int64, Int64, Int64)] {
+      #expect(throws: Failure.self) {
+        _ = try TokenRate(capacity: capacity, maxDebt: debt, tokens: tokens, interval: interval)
+      }
+    }
   }
 
   @Test("An observed limiter admits everything and counts what it would refuse")

@@ -31,6 +31,9 @@ static void permits() {
     CHECK(permit->failure() == AGR_STALE);
   }
   CHECK(breaker->state() == AGR_BREAKER_OPEN);
+  uint64_t cursor = 0;
+  const auto event = breaker->next_event(cursor);
+  CHECK(event && event->to_state == AGR_BREAKER_OPEN && !breaker->next_event(cursor));
   auto refused = breaker->acquire();
   CHECK(refused.status() == AGR_OPEN && refused.status().is_answer());
   CHECK(refused.retry_after() > 0s && refused.retry_after() <= 6s);
@@ -60,6 +63,10 @@ static void reservations() {
   keyed_config.refill_tokens = 1;
   auto keyed = agr::KeyedLimiter::create(keyed_config);
   CHECK(keyed->try_acquire("a") == AGR_OK && keyed->try_acquire("a") == AGR_LIMITED);
+  {
+    auto dropped = keyed->reserve("b", 1, 0s);
+    CHECK(static_cast<bool>(dropped) && keyed->try_acquire("b") == AGR_LIMITED);
+  }
   CHECK(keyed->try_acquire("b") == AGR_OK);
 }
 
@@ -112,6 +119,10 @@ static void policies() {
   outcome.error_class = AGR_CLASS_TRANSIENT;
   CHECK(driven->advance(outcome) == AGR_OK && driven->done());
   CHECK(std::string(driven->reason()) == "committed");
+  uint64_t cursor = 0;
+  const auto event = policy->next_event(cursor);
+  CHECK(event && event->kind == AGR_EVENT_ATTEMPT && event->code == 502);
+  CHECK(policy->set_fallback(AGR_FALLBACK_CACHED) == AGR_ERR_ARGUMENT);
   { auto abandoned = policy->begin(agr::request()); }
   CHECK(policy->snapshot().abandoned == 1);
 }

@@ -224,6 +224,14 @@ class Breaker {
     return value;
   }
 
+  /// The next change of state after the cursor (0 at first), which moves on.
+  std::optional<agr_breaker_event> next_event(uint64_t& cursor) const noexcept {
+    agr_breaker_event event{};
+    event.struct_size = sizeof event;
+    if (agr_breaker_next_event(get(), &cursor, &event, nullptr, nullptr) != AGR_OK) return {};
+    return event;
+  }
+
   agr_breaker* get() const noexcept { return handle_.get(); }
 
  private:
@@ -233,49 +241,48 @@ class Breaker {
 
 // ---- Limiter ----
 
+/// Tokens taken ahead of their use. Dropped without a settlement they come back. It must not outlive its
+/// limiter.
+template <typename T, agr_status (*Settle)(T*, uint64_t, int64_t, agr_error*)>
+class BasicReservation {
+ public:
+  BasicReservation(T* limiter, agr_reservation value) noexcept : limiter_(limiter), value_(value) {}
+  BasicReservation(BasicReservation&& other) noexcept
+      : limiter_(other.limiter_), value_(std::exchange(other.value_, {})) {}
+  BasicReservation& operator=(BasicReservation&& other) noexcept {
+    if (this != &other) {
+      drop();
+      limiter_ = other.limiter_;
+      value_ = std::exchange(other.value_, {});
+    }
+    return *this;
+  }
+  ~BasicReservation() { drop(); }
+
+  /// Wait this long before making use of the tokens.
+  Duration wait() const noexcept { return Duration{value_.wait_ns}; }
+  int64_t tokens() const noexcept { return value_.tokens; }
+
+  /// Ends it by its real cost. AGR_STALE the second time.
+  Status settle(int64_t actual_tokens) noexcept {
+    return Status{Settle(limiter_, std::exchange(value_.permit, 0), actual_tokens, nullptr)};
+  }
+  /// Ends it; what was reserved was used.
+  Status keep() noexcept { return settle(-1); }
+  Status cancel() noexcept { return settle(0); }
+
+ private:
+  void drop() noexcept {
+    if (value_.permit != 0) cancel();
+  }
+
+  T* limiter_;
+  agr_reservation value_;
+};
+
 class Limiter {
  public:
-  /// Tokens taken ahead of their use. Dropped without a settlement they come back.
-  class Reservation {
-   public:
-    Reservation(Reservation&& other) noexcept
-        : limiter_(other.limiter_), value_(std::exchange(other.value_, {})) {}
-    Reservation& operator=(Reservation&& other) noexcept {
-      if (this != &other) {
-        drop();
-        limiter_ = other.limiter_;
-        value_ = std::exchange(other.value_, {});
-      }
-      return *this;
-    }
-    ~Reservation() { drop(); }
-
-    /// Wait this long before making use of the tokens.
-    Duration wait() const noexcept { return Duration{value_.wait_ns}; }
-    int64_t tokens() const noexcept { return value_.tokens; }
-
-    /// Ends it by its real cost.
-    Status settle(int64_t actual_tokens) noexcept {
-      return Status{agr_limiter_settle(limiter_, std::exchange(value_.permit, 0), actual_tokens,
-                                       nullptr)};
-    }
-    /// Ends it; what was reserved was used.
-    Status keep() noexcept { return settle(-1); }
-    Status cancel() noexcept {
-      return Status{agr_limiter_cancel(limiter_, std::exchange(value_.permit, 0), nullptr)};
-    }
-
-   private:
-    friend class Limiter;
-    Reservation(agr_limiter* limiter, agr_reservation value) noexcept
-        : limiter_(limiter), value_(value) {}
-    void drop() noexcept {
-      if (value_.permit != 0) cancel();
-    }
-
-    agr_limiter* limiter_;
-    agr_reservation value_;
-  };
+  using Reservation = BasicReservation<agr_limiter, agr_limiter_settle>;
 
   static Result<Limiter> create(const agr_limiter_config& config) noexcept {
     agr_error error{};
@@ -344,6 +351,20 @@ class KeyedLimiter {
                                                       retry_after ? &wait : nullptr, nullptr)};
     if (retry_after) *retry_after = Duration{wait};
     return status;
+  }
+
+  using Reservation = BasicReservation<agr_keyed_limiter, agr_keyed_limiter_settle>;
+
+  Result<Reservation> reserve(std::string_view key, int64_t tokens,
+                              Duration max_wait = forever) noexcept {
+    agr_error error{};
+    agr_reservation reservation{};
+    int64_t retry_after = 0;
+    const Status status{agr_keyed_limiter_reserve(get(), key.data(), key.size(), tokens,
+                                                  max_wait.count(), &reservation, &retry_after,
+                                                  &error)};
+    if (!status) return {status, error, Duration{retry_after}};
+    return Reservation{get(), reservation};
   }
 
   int64_t available(std::string_view key) const noexcept {
@@ -574,7 +595,8 @@ class Policy {
     return call;
   }
 
-  /// Runs a call to its end on this thread; `attempt(const agr_step&) -> agr_outcome`. Blocks.
+  /// Runs a call to its end on this thread; `attempt(const agr_step&) -> agr_outcome`, which must not
+  /// throw. Blocks.
   template <typename Attempt>
   Result<Call> execute(const agr_request& request, Attempt&& attempt) noexcept {
     agr_error error{};
@@ -603,6 +625,18 @@ class Policy {
     value.struct_size = sizeof value;
     (void)agr_policy_snapshot_read(get(), &value, nullptr);
     return value;
+  }
+
+  Status set_fallback(int32_t fallback) noexcept {
+    return Status{agr_policy_set_fallback(get(), fallback, nullptr)};
+  }
+
+  /// The next event after the cursor (0 at first), which moves on.
+  std::optional<agr_event> next_event(uint64_t& cursor) const noexcept {
+    agr_event event{};
+    event.struct_size = sizeof event;
+    if (agr_policy_next_event(get(), &cursor, &event, nullptr, nullptr) != AGR_OK) return {};
+    return event;
   }
 
   agr_policy* get() const noexcept { return handle_.get(); }

@@ -123,7 +123,9 @@ agr_status agr_policy_set_fallback(agr_policy *policy, int32_t fallback, agr_err
 typedef struct agr_request {
   uint32_t struct_size;
   int32_t priority;             /* kept and reported; 0 is normal */
-  const void *key;              /* idempotency key; length 0: none, the cache is not asked */
+  const void *key;              /* idempotency key; length 0: none, the cache is not asked. Without a
+                                   cache of the policy's it says that the upstream recognises a repeated
+                                   request, so that AGR_CLASS_UNKNOWN may be retried. */
   size_t key_length;
   const void *fingerprint;      /* as agr_idempotency_begin */
   size_t fingerprint_length;
