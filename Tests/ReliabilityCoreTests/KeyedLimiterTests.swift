@@ -116,6 +116,28 @@ private final class KeyedBox: @unchecked Sendable {
     }
   }
 
+  @Test("A key that comes by two threads at once, into different slots, keeps one bucket")
+  func confirmsOne() throws {
+    let table = try KeyTable(count: 16)
+    var evicted = false
+    // Small tags begin at the first slot. Another key's bucket there is full again at 100.
+    _ = table.change(3, 0, evict: false, evicted: &evicted) { _ in .set(full: 100) }
+    var calls = 0
+    _ = table.change(5, 1_000, evict: false, evicted: &evicted) { full in
+      calls += 1
+      // Between this one's look and its taking the first slot, a thread whose clock is at 50 brings the
+      // key too: to that one the first slot is not free, and it takes the second.
+      if calls == 1 {
+        var other = false
+        _ = table.change(5, 50, evict: false, evicted: &other) { _ in .set(full: 5_000) }
+      }
+      return .set(full: max(full, 1_000) + 300)
+    }
+    var seen: [UInt64: [Int64]] = [:]
+    table.forEach { tag, full in seen[tag, default: []].append(full) }
+    #expect(seen[5] == [5_300], "one bucket, charged by both")
+  }
+
   @Test("A cancelled reservation comes back, and an old one does not overfill")
   func reservations() throws {
     let limiter = try makeKeyed(keys: 16)

@@ -96,11 +96,11 @@ struct KeyTable: ~Copyable {
     }
   }
 
-  /// Calls `body` with the time at which each key's bucket is full.
-  func forEach(_ body: (Int64) -> Void) {
+  /// Calls `body` with each key's tag, and the time at which its bucket is full.
+  func forEach(_ body: (UInt64, Int64) -> Void) {
     for position in 0..<count {
       let (tag, full) = load(position)
-      if tag > KeyTable.deleted && tag & KeyTable.confirmed != 0 { body(full) }
+      if tag > KeyTable.deleted && tag & KeyTable.confirmed != 0 { body(tag, full) }
     }
   }
 

@@ -239,7 +239,7 @@ package struct KeyedLimiter: ~Copyable {
   package func busyKeys(now: Int64) -> Int {
     let time = timeline.read(now)
     var busy = 0
-    table.forEach { full in if full > time { busy &+= 1 } }
+    table.forEach { _, full in if full > time { busy &+= 1 } }
     return busy
   }
 
