@@ -20,7 +20,8 @@
  * the caller likes, for tests, simulations and event loops which have read the clock already. Use
  * one scale for one object. Should the time given step back by more than one second, the object
  * re-anchors itself on the new scale: what it had counted is kept, nobody is locked out, and a
- * limiter admits at most one capacity more than its bound for each such step.
+ * limiter admits at most one capacity more than its bound for each such step. A step forward counts
+ * for a year at the most; all that steps add up to must stay below 146 years.
  *
  * Handles.  Opaque; made by _create, released by _destroy (NULL is a no-op). A policy holds its
  * parts alive, so they may be destroyed in any order. A handle that was destroyed must not be used
@@ -32,7 +33,8 @@
  * Only functions that say so block. There are no background threads and no thread-local state.
  *
  * Fork.  After fork the child may use every handle it inherited. Its random numbers differ from
- * its parent's. What the parent holds (leases, permits, reservations) is copied, not shared.
+ * its parent's. What the parent holds (leases, permits, reservations) is copied, not shared; only
+ * descriptors are shared, as always: a child should leave inherited tickets and leases alone.
  *
  * Structures.  Every configuration, and every structure which the library fills in, begins with
  * `struct_size`, which the caller sets to sizeof (for a configuration, _config_init does). Fields

@@ -202,7 +202,7 @@ public func agr_call_advance_at(
       guard call.pointee.phase != .done else {
         throw Failure(.state, "call", "is done")
       }
-      call.pointee.now = max(call.pointee.now, now_ns)
+      call.pointee.advance(to: now_ns)
       policy.pointee.resume(call)
       return AGR_OK
     }
@@ -216,7 +216,7 @@ public func agr_call_advance_at(
       return AGR_STALE
     }
     let attempt = try policy.pointee.readOutcome(source)
-    call.pointee.now = max(call.pointee.now, now_ns)
+    call.pointee.advance(to: now_ns)
     policy.pointee.conclude(call, attempt)
     return AGR_OK
   }

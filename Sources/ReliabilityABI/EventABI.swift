@@ -88,7 +88,10 @@ public func agr_event_json(
     // One byte is kept for the NUL.
     let length = EventJSON.write(event, to: buffer, capacity: max(0, capacity &- 1))
     out.pointee = length
-    guard let buffer else { return AGR_OK }
+    guard let buffer, capacity > 0 else {
+      if buffer == nil { return AGR_OK }
+      throw Failure(.capacity, "capacity", "is smaller than the text with its NUL")
+    }
     buffer[min(length, capacity &- 1)] = 0
     guard length < capacity else {
       throw Failure(.capacity, "capacity", "is smaller than the text with its NUL")

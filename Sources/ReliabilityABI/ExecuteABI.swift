@@ -26,11 +26,11 @@ public func agr_policy_execute(
           attempt(&step, &outcome, user_data)
           let source = try readStructure(&outcome, defaults: outcomeDefaults(), "outcome")
           let concluded = try policy.pointee.readOutcome(source)
-          call.pointee.now = max(call.pointee.now, now())
+          call.pointee.advance(to: now())
           policy.pointee.conclude(call, concluded)
         } else {
           sleep(step)
-          call.pointee.now = max(call.pointee.now, now())
+          call.pointee.advance(to: now())
           policy.pointee.resume(call)
         }
       }

@@ -30,8 +30,9 @@ func requireZero(_ value: UInt32, _ field: StaticString) throws(Failure) {
   guard value == 0 else { throw .argument(field, "must be 0") }
 }
 
+/// `isNew`: else the initial tokens are not looked at.
 private func readConfiguration(
-  _ config: UnsafePointer<agr_limiter_config>?
+  _ config: UnsafePointer<agr_limiter_config>?, isNew: Bool = true
 ) throws(Failure) -> Limiter.Configuration {
   let config = try readStructure(config, defaults: limiterDefaults(), "config")
   try requireZero(config.reserved, "reserved")
@@ -39,7 +40,7 @@ private func readConfiguration(
     rate: TokenRate(
       capacity: config.capacity, maxDebt: config.max_debt_tokens, tokens: config.refill_tokens,
       interval: config.refill_interval_ns),
-    initial: config.initial_tokens,
+    initial: isNew ? config.initial_tokens : -1,
     maxReservations: Int(config.max_reservations),
     reservationTimeout: config.reservation_timeout_ns,
     observe: readFlag(config.observe, "observe"))
@@ -113,6 +114,7 @@ public func agr_limiter_acquire(
   guarded(error) { () throws(Failure) in
     let limiter = try limiterHandle(limiter)
     out_retry_after_ns?.pointee = 0
+    try requireTimeOrForever(timeout_ns, "timeout_ns")
     let start = now()
     switch try limiter.pointee.acquireAhead(tokens, maxWait: timeout_ns, now: start) {
     case .granted(let wait, _):
@@ -242,7 +244,7 @@ public func agr_limiter_reconfigure_at(
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
     let limiter = try limiterHandle(limiter)
-    try limiter.pointee.reconfigure(readConfiguration(config), now: now_ns)
+    try limiter.pointee.reconfigure(readConfiguration(config, isNew: false), now: now_ns)
     return AGR_OK
   }
 }

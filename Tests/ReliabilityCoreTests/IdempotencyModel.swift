@@ -210,7 +210,9 @@ struct IdempotencyModel {
       counters.illegal += 1
       return .stale
     }
-    if keys[name]!.waiters.isEmpty {
+    if keys[name]!.unknown {
+      abandonRun(name, since: now, now)
+    } else if keys[name]!.waiters.isEmpty {
       remove(name)
     } else {
       keys[name]!.state = .pending

@@ -203,7 +203,7 @@ typedef struct agr_retry_budget agr_retry_budget;
 typedef struct agr_retry_budget_config {
   uint32_t struct_size;
   uint32_t min_per_second; /* retries that flow in without traffic, 0 ... 1,000,000; default 10 */
-  double ratio;            /* retries per request, 0 ... 1000; default 0.2 */
+  double ratio;            /* retries per request, 0 ... 1000, in thousandths; default 0.2 */
   uint32_t quota;          /* the most retries that can be saved up, 1 ... 1,000,000; default 100 */
   uint32_t initial;        /* at the start, 0 ... quota; default 100 */
 } agr_retry_budget_config;

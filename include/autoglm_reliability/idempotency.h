@@ -153,7 +153,8 @@ agr_status agr_idempotency_complete_at(agr_idempotency *cache, uint64_t lease_id
                                        size_t length, int64_t now_ns, agr_error *error);
 
 /* Ends a lease without success. With AGR_ON_FAILURE_KEEP, data is kept and replayed as a FAILED
- * result; with FORGET the first who waits is promoted, or the key is forgotten.
+ * result; with FORGET the first who waits is promoted, or the key is forgotten, unless an earlier run of
+ * it may have had effects: then the next who asks is told.
  * Otherwise as _complete. */
 agr_status agr_idempotency_fail(agr_idempotency *cache, uint64_t lease_id, const void *data,
                                 size_t length, agr_error *error);

@@ -56,8 +56,8 @@ agr_status agr_limiter_try_acquire_at(agr_limiter *limiter, int64_t tokens, int6
                                       int64_t *out_retry_after_ns, agr_error *error);
 
 /* Takes n tokens, and waits for them if need be. Waiters are served in the order in which they
- * came. Does not wait at all when the wait would be longer than the time-out. Blocks; signals do
- * not shorten the wait.
+ * came. Does not wait at all when the wait would be longer than the time-out, or the debt of all who wait
+ * greater than max_debt_tokens. Blocks; signals do not shorten the wait.
  *
  * timeout_ns          0: do not wait; AGR_FOREVER: however long.
  * out_retry_after_ns  as above.
@@ -90,8 +90,9 @@ agr_status agr_limiter_reserve_at(agr_limiter *limiter, int64_t tokens, int64_t 
                                   int64_t now_ns, agr_reservation *out_reservation,
                                   int64_t *out_retry_after_ns, agr_error *error);
 
-/* Gives a reservation back. It never fills the bucket above its capacity: tokens which the bucket
- * has refilled since, and which would have spilled over, do not come back.
+/* Gives a reservation back, as far as that promises no token twice: not what the bucket has refilled
+ * since, which would have spilled over; not what others have reserved behind it, who keep their wait;
+ * and nothing once the limiter was reconfigured more than twice since.
  * Answers  AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT. */
 agr_status agr_limiter_cancel(agr_limiter *limiter, uint64_t permit, agr_error *error);
 agr_status agr_limiter_cancel_at(agr_limiter *limiter, uint64_t permit, int64_t now_ns,

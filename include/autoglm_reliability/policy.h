@@ -175,6 +175,8 @@ enum {
   AGR_REASON_QUEUE = 23,            /* AGR_FALLBACK_QUEUE: put it off */
   AGR_REASON_REPLAYED_FAILURE = 24, /* the key has a failure as its result */
   AGR_REASON_NO_MEMORY = 25,
+  AGR_REASON_LEASE_LOST = 26,       /* the lease of the key ran out between attempts: another caller may be
+                                       executing it */
   /* of ATTEMPT, WAIT and JOIN */
   AGR_REASON_FIRST = 40,
   AGR_REASON_RETRY = 41,
@@ -236,7 +238,8 @@ void agr_outcome_init(agr_outcome *outcome, uint32_t struct_size);
  * out_step  struct_size set by the caller.
  * Answers   AGR_OK. A refusal is a step (DONE), not a status.
  * Errors    AGR_ERR_ARGUMENT; AGR_ERR_CAPACITY: max_calls are alive; AGR_ERR_NO_MEMORY. No call then.
- * Complexity  O(1) and no allocation once 64 calls have been alive; O(length) of keys. */
+ * Complexity  O(length) of keys; no allocation once 64 calls have been alive, but for a cached answer,
+ *             which is copied. */
 agr_status agr_call_begin(agr_policy *policy, const agr_request *request, agr_call **out_call,
                           agr_step *out_step, agr_error *error);
 agr_status agr_call_begin_at(agr_policy *policy, const agr_request *request, int64_t now_ns,
@@ -248,7 +251,8 @@ agr_status agr_call_begin_at(agr_policy *policy, const agr_request *request, int
  * Answers  AGR_OK; AGR_STALE: the outcome is of another attempt, and nothing changed (out_step is the
  *          present step again).
  * Errors   AGR_ERR_ARGUMENT; AGR_ERR_STATE: an outcome is due and NULL was given, or the reverse, or
- *          the call is done (out_step is the present step again). */
+ *          the call is done (out_step is the present step again).
+ * Complexity  O(length) of a result that is kept under a key or a cache key, which allocates. */
 agr_status agr_call_advance(agr_call *call, const agr_outcome *outcome, agr_step *out_step,
                             agr_error *error);
 agr_status agr_call_advance_at(agr_call *call, const agr_outcome *outcome, int64_t now_ns,

@@ -30,7 +30,7 @@ struct Call: BitwiseCopyable {
   var isCommitted = false
   var previousDelay: Int64 = 0
   /// Retries made for each rule of the table, and for codes that none matches.
-  var ruleRetries = InlineArray<65, UInt8>(repeating: 0)
+  var ruleRetries = InlineArray<65, UInt32>(repeating: 0)
 
   var costs = InlineArray<4, Int64>(repeating: 0)
   var reservations = InlineArray<4, UInt64>(repeating: 0)
@@ -60,6 +60,19 @@ struct Call: BitwiseCopyable {
     self.now = now
     self.priority = priority
     self.trace = trace
+  }
+
+  /// Takes over a caller's time. A little back is a thread that was held up, and the call's time stands; more
+  /// is another clock, to which the call's times are carried over.
+  mutating func advance(to time: Int64) {
+    let back = now &- time
+    if back > Time.second {
+      if deadline != Time.forever { deadline = Swift.max(0, deadline &- back) }
+      waitUntil = Swift.max(0, waitUntil &- back)
+      attemptStart = Swift.max(0, attemptStart &- back)
+      now = time
+    }
+    now = Swift.max(now, time)
   }
 
   /// The time until the deadline.

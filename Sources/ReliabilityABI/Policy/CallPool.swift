@@ -8,6 +8,7 @@ import Synchronization
 /// between a look and an exchange is noticed. Chunks stay until the pool goes.
 struct CallPool: ~Copyable {
   private static let chunkSize = 64
+  private static let mostLooks = 1_000_000
 
   /// The addresses of the chunks, 0 for those not there yet.
   private let chunks: AtomicWords
@@ -43,10 +44,18 @@ struct CallPool: ~Copyable {
       alive.wrappingSubtract(1, ordering: .relaxed)
       throw Failure(.capacity, "max_calls", "that many calls are alive")
     }
+    var looks = 0
     while true {
       let top = head.load(ordering: .acquiring)
       let first = top & 0xffff_ffff
       if first == 0 {
+        // Not more than the limit are alive, so that one is free, or about to be put on the list by the
+        // thread that made its chunk. That thread may be gone, in the child of a fork.
+        looks &+= 1
+        guard looks < CallPool.mostLooks else {
+          alive.wrappingSubtract(1, ordering: .relaxed)
+          throw Failure(.capacity, "max_calls", "that many calls are alive")
+        }
         do throws(Failure) { try grow() } catch {
           // Somebody may have put one back meanwhile.
           if head.load(ordering: .acquiring) & 0xffff_ffff != 0 { continue }
@@ -98,7 +107,6 @@ struct CallPool: ~Copyable {
       }
       return
     }
-    throw Failure(.capacity, "max_calls", "that many calls are alive")
   }
 
   private func handle(_ index: Int) -> OpaquePointer {

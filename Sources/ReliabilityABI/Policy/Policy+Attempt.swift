@@ -16,7 +16,9 @@ extension Policy {
     }
     var failedAt = 0
     let limiters = configuration.parts.limiters
-    let maxWait = Swift.min(configuration.maxLimiterWait, call.pointee.remaining)
+    // A wait that ends at the deadline is one too many.
+    let isCut = configuration.maxLimiterWait >= call.pointee.remaining
+    let maxWait = isCut ? Time.subtract(call.pointee.remaining, 1) : configuration.maxLimiterWait
     do throws(Failure) {
       var wait: Int64 = 0
       let refusal = try DemandSet.reserve(
@@ -33,7 +35,14 @@ extension Policy {
         kept: { index in call.pointee.reservations[index] })
       if let refusal {
         forgetReservations(call)
-        if refuse(call, .limiter, .limited, refusal.retryAfter) { askBreaker(call) }
+        let needed = Time.add(refusal.retryAfter, maxWait)
+        let isLate = isCut && needed <= configuration.maxLimiterWait && needed != Time.forever
+        if isLate
+          ? refuse(call, .limiter, .deadline, needed)
+          : refuse(call, .limiter, .limited, refusal.retryAfter)
+        {
+          askBreaker(call)
+        }
         return
       }
       if wait > 0 {
@@ -87,8 +96,12 @@ extension Policy {
     pause(call, .waitingForBreaker, Swift.max(1, retryAfter), .waitBreaker, .breaker)
   }
 
-  /// Tells the host to make the attempt.
+  /// Tells the host to make the attempt, if the key is still this call's to execute.
   private func handOut(_ call: Handle<Call>) {
+    guard keepLease(call) else {
+      loseLease(call)
+      return
+    }
     count(.attempts)
     call.pointee.phase = .attempting
     call.pointee.attempt &+= 1
@@ -102,11 +115,26 @@ extension Policy {
     call.pointee.step = step
   }
 
+  /// The key may be somebody else's by now: nothing more is attempted.
+  private func loseLease(_ call: Handle<Call>) {
+    call.pointee.lease = 0
+    if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
+      _ = try? breaker.pointee.report(
+        call.pointee.permit, .neutral, latency: 0, now: call.pointee.now, processRandom)
+      call.pointee.permit = 0
+    }
+    finish(call, .leaseLost, .idempotency)
+  }
+
   /// Tells the host to wait.
   func pause(
     _ call: Handle<Call>, _ phase: Call.Phase, _ wait: Int64, _ reason: Reason,
     _ component: Component
   ) {
+    guard keepLease(call, over: wait) else {
+      loseLease(call)
+      return
+    }
     call.pointee.phase = phase
     call.pointee.waitUntil = Time.add(call.pointee.now, wait)
     var step = Step(.wait, reason)

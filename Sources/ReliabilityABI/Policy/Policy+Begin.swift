@@ -54,7 +54,14 @@ extension Policy {
         request.fingerprintLength, now: call.pointee.now)
       {
       case .execute(let lease): execute(call, cache, lease, .first)
-      case .replay(let result): replay(call, result)
+      case .replay(let result):
+        if mode(.idempotency) == .observe {
+          _ = cache.pointee.release(result.pin)
+          observe(call, .idempotency, .replayed, 0)
+          attempt(call)
+        } else {
+          replay(call, result)
+        }
       case .inProgress(let ticket, let remaining): join(call, cache, ticket, remaining)
       case .mismatch: if refuse(call, .idempotency, .mismatch, 0) { attempt(call) }
       }
@@ -64,7 +71,7 @@ extension Policy {
     }
   }
 
-  /// It is this call's turn. The lease lasts until the deadline, so that a slow attempt does not lose it.
+  /// It is this call's turn.
   private func execute(
     _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ lease: IdempotencyLease,
     _ reason: Reason
@@ -73,11 +80,19 @@ extension Policy {
     call.pointee.fence = lease.fence
     call.pointee.outcomeUnknown = lease.outcomeUnknown
     call.pointee.attemptReason = reason
-    let remaining = call.pointee.remaining
-    if remaining != Time.forever && remaining > lease.expiresIn {
-      _ = try? cache.pointee.renew(lease.id, leaseTime: remaining, now: call.pointee.now)
-    }
     attempt(call)
+  }
+
+  /// Makes the lease, if there is one, last over what comes: until the deadline, or without one over a wait
+  /// and what a lease is configured to be. False: it was lost, and somebody else may have it.
+  func keepLease(_ call: Handle<Call>, over wait: Int64 = 0) -> Bool {
+    guard call.pointee.lease != 0, let cache = configuration.parts.idempotency else { return true }
+    let configured = cache.pointee.shared.configuration.leaseTime
+    let remaining = call.pointee.remaining
+    let time =
+      remaining == Time.forever ? Time.add(wait, configured) : Swift.max(remaining, configured)
+    let kept = try? cache.pointee.renew(call.pointee.lease, leaseTime: time, now: call.pointee.now)
+    return kept ?? false
   }
 
   private func replay(_ call: Handle<Call>, _ result: PinnedResult) {

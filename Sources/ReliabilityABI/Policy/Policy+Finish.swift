@@ -80,7 +80,7 @@ extension Policy {
   /// Ends the use of a call. One that is not done is abandoned: neutral everywhere.
   static func destroy(_ call: Handle<Call>, now: Int64) {
     let policy = call.pointee.policy
-    call.pointee.now = Swift.max(call.pointee.now, now)
+    call.pointee.advance(to: now)
     policy.pointee.abandon(call)
     if call.pointee.pin != 0, let cache = policy.pointee.configuration.parts.idempotency {
       _ = cache.pointee.release(call.pointee.pin)

@@ -69,7 +69,7 @@ extension Policy {
     let verdict = retry.decide(
       Retry.Failed(
         attempt: call.pointee.attempt,
-        reasonRetries: UInt32(call.pointee.ruleRetries[outcome.ruleIndex]), rule: outcome.rule,
+        reasonRetries: call.pointee.ruleRetries[outcome.ruleIndex], rule: outcome.rule,
         hasKey: call.pointee.hasKey, previousDelay: call.pointee.previousDelay,
         serverDelay: outcome.serverDelay, random: random()))
     let delay: Int64

@@ -26,7 +26,7 @@ package struct RetryBudget: ~Copyable {
         rate: rate, initial: Int64(initial) &* RetryBudget.whole, maxReservations: 0,
         reservationTimeout: 1, observe: false), seed: 0, now: now)
     self.bucket = bucket
-    perRequest = Time.clamp(ratio * Double(RetryBudget.whole), limit: .max)
+    perRequest = Time.clamp(ratio * Double(RetryBudget.whole) + 0.5, limit: .max)
     self.quota = quota
   }
 

@@ -34,7 +34,7 @@ package struct Breaker: ~Copyable {
   ) throws(Failure) {
     try configuration.validate()
     var seeds = SplitMix64(seed: permitSeed)
-    let times = try AtomicWords(count: Int(Breaker.timeCount))
+    let times = try AtomicWords(count: Int(Breaker.timeCount) &* 4)
     let permits = try PermitTable(
       count: Int(configuration.maxPermits), payloadWords: 1, seed: seeds.next())
     let probes = try PermitTable(
@@ -61,7 +61,7 @@ package struct Breaker: ~Copyable {
     trips = Atomic(0)
     self.configuration = configuration
     self.seed = seed
-    self.times.store(1, UInt64(bitPattern: now))
+    self.times.store(4 &+ Int(BreakerState.closed.rawValue), UInt64(bitPattern: now))
   }
 
   package enum Admission {
@@ -145,9 +145,13 @@ package struct Breaker: ~Copyable {
   // MARK: - Moving between states
 
   func time(of word: BreakerWord) -> Int64 {
-    Int64(
-      bitPattern: times.load(
-        Int(truncatingIfNeeded: word.generation & (Breaker.timeCount &- 1))))
+    Int64(bitPattern: times.load(timeIndex(of: word)))
+  }
+
+  /// By generation and state: two threads that move to different states write different places.
+  private func timeIndex(of word: BreakerWord) -> Int {
+    Int(truncatingIfNeeded: (word.generation & (Breaker.timeCount &- 1)) &* 4)
+      &+ Int(truncatingIfNeeded: word.state.rawValue)
   }
 
   /// Exchanges the state for the next generation's. False when another thread was first.
@@ -158,7 +162,7 @@ package struct Breaker: ~Copyable {
   func move(
     _ from: BreakerWord, _ to: BreakerWord, _ time: Int64, _ now: Int64, _ random: UInt64 = 0
   ) -> Bool {
-    let index = Int(truncatingIfNeeded: to.generation & (Breaker.timeCount &- 1))
+    let index = timeIndex(of: to)
     let before = times.loadAcquiring(index)
     guard word.load(ordering: .acquiring) == from.raw else { return false }
     var openFor: Int64 = 0

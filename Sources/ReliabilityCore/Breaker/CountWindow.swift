@@ -15,6 +15,9 @@ package struct CountWindow: ~Copyable {
   private let words: AtomicWords
   /// The number of the word that results are appended to.
   private let head: Atomic<UInt64>
+  /// The word at which the present era begins, beside 24 bits of it. The era in the words is only 12
+  /// bits, against threads that are late.
+  private let start: Atomic<UInt64>
   /// The era, plus one, in which the minimum has been reached.
   private let warmEra: Atomic<UInt64>
   private let size: Int
@@ -26,6 +29,7 @@ package struct CountWindow: ~Copyable {
     self.words = words
     self.size = size
     head = Atomic(0)
+    start = Atomic(0)
     warmEra = Atomic(0)
   }
 
@@ -35,7 +39,13 @@ package struct CountWindow: ~Copyable {
   package func append(_ result: CallResult, era: UInt64, minimum: Int) -> Bool {
     let code: UInt64 = 4 | (result.failed ? 1 : 0) | (result.slow ? 2 : 0)
     while true {
+      let first = begin(era)
       let number = head.load(ordering: .acquiring)
+      guard number >= first else {
+        _ = head.compareExchange(
+          expected: number, desired: first, ordering: .acquiringAndReleasing)
+        continue
+      }
       let (index, mark) = place(number, era)
       let word = words.load(index)
       let present = word &>> CountWindow.markShift == mark
@@ -58,10 +68,14 @@ package struct CountWindow: ~Copyable {
 
   /// The last `size` results of an era.
   package func counts(era: UInt64) -> WindowCounts {
+    let known = start.load(ordering: .acquiring)
+    guard known &>> 40 == era & 0xff_ffff else { return WindowCounts() }
+    let first = known & CountWindow.numberMask
     var number = head.load(ordering: .acquiring)
     var counts = WindowCounts()
     var room = size
     for _ in 0..<(words.count &- 1) {
+      guard number >= first else { break }
       let (index, mark) = place(number, era)
       let word = words.load(index)
       guard word &>> CountWindow.markShift == mark else { break }
@@ -78,6 +92,19 @@ package struct CountWindow: ~Copyable {
       number &-= 1
     }
     return counts
+  }
+
+  /// The first word of an era. A new era begins behind the present word.
+  @inline(__always)
+  private func begin(_ era: UInt64) -> UInt64 {
+    while true {
+      let known = start.load(ordering: .acquiring)
+      if known &>> 40 == era & 0xff_ffff { return known & CountWindow.numberMask }
+      let next = (head.load(ordering: .acquiring) &+ 1) & CountWindow.numberMask
+      _ = start.compareExchange(
+        expected: known, desired: (era & 0xff_ffff) &<< 40 | next,
+        ordering: .acquiringAndReleasing)
+    }
   }
 
   /// Where a word lies, and the mark it bears in this era and lap.
@@ -100,6 +127,7 @@ package struct CountWindow: ~Copyable {
     UInt64(truncatingIfNeeded: (results & bits).nonzeroBitCount)
   }
 
+  private static let numberMask: UInt64 = (1 << 40) - 1
   private static let resultBits: UInt64 = (1 << 51) - 1
   /// The highest bit of each of the 17 codes.
   private static let highest: UInt64 = 0o4_4444_4444_4444_4444

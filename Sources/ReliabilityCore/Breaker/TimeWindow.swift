@@ -79,10 +79,10 @@ package struct TimeWindow: ~Copyable {
     Int(truncatingIfNeeded: number & (slots &- 1)) &* stride
   }
 
-  /// 20 bits of the lap and 12 of the era: the same again after sixteen million steps.
+  /// 16 bits of the lap and 16 of the era: the same again after a million steps.
   @inline(__always)
   private static func stamp(_ number: Int64, _ era: UInt64) -> UInt64 {
-    let lap = UInt64(bitPattern: number &>> 4) & 0xf_ffff
-    return lap &<< 12 | (era & 0xfff)
+    let lap = UInt64(bitPattern: number &>> 4) & 0xffff
+    return lap &<< 16 | (era & 0xffff)
   }
 }

@@ -51,12 +51,15 @@ extension IdempotencyShard {
     return true
   }
 
-  /// Ends a run that had no effect: the first who waits is promoted, else the key is forgotten.
+  /// Ends a run that had no effect: the first who waits is promoted, else the key is forgotten; unless an
+  /// earlier run may have had one, of which the next who asks must still be told.
   package mutating func giveBack(
     _ lease: UInt64, now: Int64, _ shared: borrowing IdempotencyShared
   ) -> Bool {
     guard let slot = ending(lease, now, shared), move(slot, to: .failed) else { return false }
-    if entries.at(slot).pointee.waiters.isEmpty {
+    if entries.at(slot).pointee.outcomeUnknown {
+      release(slot, since: now, now, shared)
+    } else if entries.at(slot).pointee.waiters.isEmpty {
       remove(slot, shared)
     } else {
       move(slot, to: .pending)

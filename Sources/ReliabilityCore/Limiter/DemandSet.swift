@@ -26,23 +26,31 @@ package enum DemandSet {
   package static func take(
     count: Int, now: Int64, failedAt: inout Int, _ demand: (Int) -> Demand
   ) throws(Failure) -> Refusal? {
+    var charges = InlineArray<4, Charge>(repeating: Charge(tokens: 0, level: 0, epoch: 0))
     var taken = 0
     var refusal: Refusal?
     do throws(Failure) {
       for index in 0..<count {
         failedAt = index
         let demand = demand(index)
-        switch try demand.limiter.pointee.tryAcquire(demand.tokens, now: now) {
-        case .admitted:
-          if refusal == nil { taken = index &+ 1 } else { giveBack(demand, now) }
+        switch try demand.limiter.pointee.acquireAhead(demand.tokens, maxWait: 0, now: now) {
+        case .granted(_, let charge):
+          // Behind a refusal the rest are only asked how long they take.
+          if refusal == nil {
+            charges[index] = charge
+            taken = index &+ 1
+          } else {
+            demand.limiter.pointee.giveBack(charge, now: now)
+          }
         case .limited(let retryAfter): refusal = longer(refusal, index, retryAfter)
         }
       }
     } catch {
-      for index in 0..<taken { giveBack(demand(index), now) }
+      for index in 0..<taken { demand(index).limiter.pointee.giveBack(charges[index], now: now) }
       throw error
     }
-    if refusal != nil { for index in 0..<taken { giveBack(demand(index), now) } }
+    guard refusal != nil else { return nil }
+    for index in 0..<taken { demand(index).limiter.pointee.giveBack(charges[index], now: now) }
     return refusal
   }
 
@@ -83,10 +91,6 @@ package enum DemandSet {
       // The permit is ours and the time was checked, so that this cannot fail.
       _ = try? demand(index).limiter.pointee.cancel(kept(index), now: now)
     }
-  }
-
-  private static func giveBack(_ demand: Demand, _ now: Int64) {
-    demand.limiter.pointee.giveBack(demand.tokens, now: now)
   }
 
   private static func longer(_ refusal: Refusal?, _ index: Int, _ retryAfter: Int64) -> Refusal {

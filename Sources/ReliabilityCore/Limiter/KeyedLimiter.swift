@@ -65,6 +65,7 @@ package struct KeyedLimiter: ~Copyable {
   private let observe: Bool
 
   private static let epochs: UInt64 = 4
+  private static let epochMask: UInt64 = (1 << 23) - 1
 
   package init(
     _ configuration: Configuration, seed: UInt64, permitSeed: UInt64, now: Int64
@@ -134,8 +135,9 @@ package struct KeyedLimiter: ~Copyable {
     let cost = rate.cost(tokens)
     var wait: Int64 = 0
     var retryAfter: Int64 = -1
-    var charge = Charge(tokens: 0, level: 0, epoch: 0)
-    try change(tag, time) { full in
+    var charge = Charge(tokens: 0, level: 0, epoch: epochMark())
+    let nothing = charge
+    let hasPlace = try change(tag, time) { full in
       let next = Swift.max(full, time) &+ cost
       // A bucket is empty `burst` before it is full; what reaches beyond that is debt, and waits.
       wait = Swift.max(0, next &- time &- rate.burst)
@@ -144,16 +146,19 @@ package struct KeyedLimiter: ~Copyable {
         return .keep
       }
       retryAfter = -1
-      charge = Charge(tokens: tokens, level: next, epoch: 0)
+      charge = Charge(tokens: tokens, level: next, epoch: nothing.epoch)
       return tokens == 0 ? .keep : .set(full: next)
     }
-    if retryAfter < 0 { return .granted(wait: wait, charged: charge) }
-    guard observe else {
-      refused.wrappingAdd(1, ordering: .relaxed)
-      return .limited(retryAfter: retryAfter)
+    if hasPlace && retryAfter < 0 { return .granted(wait: wait, charged: charge) }
+    if observe {
+      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+      return .granted(wait: 0, charged: nothing)
     }
-    wouldRefuse.wrappingAdd(1, ordering: .relaxed)
-    return .granted(wait: 0, charged: Charge(tokens: 0, level: 0, epoch: 0))
+    guard hasPlace else {
+      throw Failure(.capacity, "max_keys", "there is no place for another key")
+    }
+    refused.wrappingAdd(1, ordering: .relaxed)
+    return .limited(retryAfter: retryAfter)
   }
 
   package func reserve(
@@ -165,11 +170,13 @@ package struct KeyedLimiter: ~Copyable {
       let time = timeline.read(now)
       guard
         let permit = reservations.claim(
+          // Tokens fit 41 bits; beside them the epoch of the rate.
           PermitTable.Payload(
-            tag, UInt64(bitPattern: charge.tokens), UInt64(bitPattern: charge.level)),
+            tag, charge.epoch &<< 41 | UInt64(bitPattern: charge.tokens),
+            UInt64(bitPattern: charge.level)),
           expires: Time.add(time, reservationTimeout), now: time)
       else {
-        try refund(tag, charge.tokens, charge.level, time)
+        try refund(tag, charge, charge.tokens, time)
         throw Failure(.capacity, "max_reservations", "that many reservations are open")
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
@@ -184,13 +191,14 @@ package struct KeyedLimiter: ~Copyable {
     try requireTime(now, "now_ns")
     let time = timeline.read(now)
     guard let payload = reservations.complete(permit, now: time) else { return false }
-    let reserved = Int64(bitPattern: payload.second)
-    if actual == -1 || actual == reserved { return true }
-    if actual < reserved {
-      try refund(
-        payload.first, reserved &- actual, Int64(bitPattern: payload.third), time)
+    let charge = Charge(
+      tokens: Int64(bitPattern: payload.second & ((1 &<< 41) &- 1)),
+      level: Int64(bitPattern: payload.third), epoch: payload.second &>> 41)
+    if actual == -1 || actual == charge.tokens { return true }
+    if actual < charge.tokens {
+      try refund(payload.first, charge, charge.tokens &- actual, time)
     } else {
-      try charge(payload.first, actual &- reserved, time)
+      try self.charge(payload.first, actual &- charge.tokens, time)
     }
     return true
   }
@@ -254,14 +262,24 @@ package struct KeyedLimiter: ~Copyable {
       evicted: evicted.load(ordering: .relaxed), noPlace: noPlace.load(ordering: .relaxed))
   }
 
-  /// Gives back what the bucket has not refilled since the charge brought it to `level`.
+  /// Gives back `tokens` of a charge, by the rules of `TokenBucket.refund`.
   private func refund(
-    _ tag: UInt64, _ tokens: Int64, _ level: Int64, _ time: Int64
+    _ tag: UInt64, _ charge: Charge, _ tokens: Int64, _ time: Int64
   ) throws(Failure) {
-    let back = Swift.min(rate().cost(tokens), Time.subtract(level, time))
-    guard back > 0 else { return }
-    try change(tag, time) { full in full > time ? .set(full: full &- back) : .keep }
+    // At the rate that it was charged at, which is known for two changes.
+    let changes = (epochMark() &- charge.epoch) & KeyedLimiter.epochMask
+    guard changes <= 2 else { return }
+    let then = rate(of: epoch.load(ordering: .acquiring) &- changes)
+    let kept = Swift.min(then.cost(tokens), Time.subtract(charge.level, time))
+    guard kept > 0 else { return }
+    try change(tag, time) { full in
+      let back = kept &- Swift.max(0, full &- Swift.max(charge.level, time))
+      return back > 0 && full > time ? .set(full: full &- back) : .keep
+    }
   }
+
+  /// The epoch of the rate, as far as a permit remembers it.
+  private func epochMark() -> UInt64 { epoch.load(ordering: .acquiring) & KeyedLimiter.epochMask }
 
   private func charge(_ tag: UInt64, _ tokens: Int64, _ time: Int64) throws(Failure) {
     let rate = rate()
@@ -273,17 +291,17 @@ package struct KeyedLimiter: ~Copyable {
     }
   }
 
-  @inline(__always)
+  /// Changes a key's bucket; says whether there is a place for it.
+  @discardableResult @inline(__always)
   private func change(
     _ tag: UInt64, _ time: Int64, _ decide: (Int64) -> KeyTable.Change
-  ) throws(Failure) {
+  ) throws(Failure) -> Bool {
     var tookPlace = false
     let outcome = table.change(tag, time, evict: evict, evicted: &tookPlace, decide)
     if tookPlace { evicted.wrappingAdd(1, ordering: .relaxed) }
-    if case .noPlace = outcome {
-      noPlace.wrappingAdd(1, ordering: .relaxed)
-      throw Failure(.capacity, "max_keys", "there is no place for another key")
-    }
+    guard case .noPlace = outcome else { return true }
+    noPlace.wrappingAdd(1, ordering: .relaxed)
+    return false
   }
 
   private func write(_ rate: KeyedRate, epoch: UInt64) {
@@ -292,8 +310,10 @@ package struct KeyedLimiter: ~Copyable {
   }
 
   @inline(__always)
-  private func rate() -> KeyedRate {
-    let number = epoch.load(ordering: .acquiring)
+  private func rate() -> KeyedRate { rate(of: epoch.load(ordering: .acquiring)) }
+
+  @inline(__always)
+  private func rate(of number: UInt64) -> KeyedRate {
     let base = Int(truncatingIfNeeded: number & (KeyedLimiter.epochs &- 1)) &* 8
     return KeyedRate { rates.load(base &+ $0) }
   }

@@ -148,9 +148,9 @@ package struct Limiter: ~Copyable {
     try settle(permit, actual: 0, now: now)
   }
 
-  /// Gives back what `tryAcquire` took, when another bucket of the same demand refused.
-  package func giveBack(_ tokens: Int64, now: Int64) {
-    bucket.give(tokens, timeline.read(now))
+  /// Gives a charge back, when another bucket of the same demand refused.
+  package func giveBack(_ charge: Charge, now: Int64) {
+    bucket.refund(charge.tokens, of: charge, timeline.read(now))
   }
 
   /// Adds tokens from elsewhere than the refill; never above the capacity.

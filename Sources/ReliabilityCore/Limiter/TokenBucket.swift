@@ -14,6 +14,9 @@ package struct TokenBucket: ~Copyable {
 
   private static let epochCount: UInt64 = 4
   private static let stride = 16
+  /// Words behind the rate: what had flowed in at the change to it, before and after.
+  private static let flowedBefore = 10
+  private static let flowedAfter = 11
   private static let closed: UInt64 = 1 << 63
   /// Keeps the stored level positive although it may be as low as −capacity.
   private static let bias: Int64 = 1 << 61
@@ -128,17 +131,45 @@ package struct TokenBucket: ~Copyable {
     }
   }
 
-  /// Gives back `tokens` of an earlier charge, as far as the bucket has not refilled them meanwhile:
-  /// had they not been taken, they would have spilled over when it was full. (Once a change of rate
-  /// lies between, what would have spilled is not known, and all of them come back.)
+  /// Gives back `tokens` of an earlier charge, as far as that promises nothing twice: not what the bucket
+  /// has refilled meanwhile (had it not been taken, it would have spilled over when it was full), nor
+  /// what others have reserved behind it, who keep their wait. Once more than two changes of rate lie
+  /// between, neither is known, and nothing comes back.
   package func refund(_ tokens: Int64, of charge: Charge, _ now: Int64) {
     while true {
       let view = view(now)
+      guard let level = translate(charge, to: view.epoch) else { return }
       let units = view.rate.units(Swift.min(tokens, view.rate.capacity))
-      let kept = view.epoch == charge.epoch ? Swift.max(0, charge.level &- view.full) : units
-      let next = Swift.max(view.level &- Swift.min(units, kept), view.full)
+      let kept = Swift.max(0, level &- view.full)
+      let behind = Swift.max(0, view.level &- Swift.max(level, view.flowed))
+      let back = Swift.min(units, kept) &- behind
+      guard back > 0 else { return }
+      let next = Swift.max(view.level &- back, view.full)
       if exchange(view, next) { return }
     }
+  }
+
+  /// A charge's level in the units of a later epoch.
+  private func translate(_ charge: Charge, to epoch: UInt64) -> Int64? {
+    guard epoch &- charge.epoch <= 2 else { return nil }
+    var level = charge.level
+    var number = charge.epoch
+    while number != epoch {
+      let old = TokenBucket.word(of: number)
+      number &+= 1
+      let new = TokenBucket.word(of: number)
+      // What had flowed in when the rate changed, in the units of both.
+      let before = Int64(bitPattern: epochs.load(new &+ TokenBucket.flowedBefore))
+      let after = Int64(bitPattern: epochs.load(new &+ TokenBucket.flowedAfter))
+      guard
+        let distance = WideMath.multiplyDivide(
+          (level &- before).magnitude, UInt64(bitPattern: rate(at: new).unitsPerToken),
+          by: UInt64(bitPattern: rate(at: old).unitsPerToken))
+      else { return nil }
+      let moved = Int64(bitPattern: distance)
+      level = level >= before ? after &+ moved : after &- moved
+    }
+    return level
   }
 
   /// Takes tokens that are used already, into debt if need be, and returns how many of them were
@@ -193,10 +224,13 @@ package struct TokenBucket: ~Copyable {
       TokenBucket.level(raw & ~TokenBucket.closed),
       flowed &- oldRate.units(oldRate.capacity))
     let available = TokenBucket.convert(flowed &- level, oldRate, newRate)
+    let flowedAfter = newRate.flow.applied(to: now)
+    epochs.store(new &+ TokenBucket.flowedBefore, UInt64(bitPattern: flowed))
+    epochs.store(new &+ TokenBucket.flowedAfter, UInt64(bitPattern: flowedAfter))
     // Only the first to get here finds the word unset for this very epoch.
     _ = epochs.exchange(
       new, TokenBucket.unset(epoch: number &+ 1),
-      TokenBucket.stored(newRate.flow.applied(to: now) &- available))
+      TokenBucket.stored(flowedAfter &- available))
     _ = epoch.compareExchange(
       expected: number, desired: number &+ 1, ordering: .acquiringAndReleasing)
   }

@@ -24,6 +24,7 @@ package struct AnswerTable: ~Copyable {
   }
 
   private static let ways = 4
+  private static let mostSteps = 256
 
   private let entries: Slab<Entry>
   private let sets: Int
@@ -52,11 +53,13 @@ package struct AnswerTable: ~Copyable {
     remove(index)
     let size = UInt64(truncatingIfNeeded: Swift.max(1, length))
     guard size <= maxBytes else { return }
-    // Other answers go, in the order in which they lie, until there is room.
+    // The answers that lie next go, until there is room; not more than a few for one.
     var other = index
+    var steps = 0
     while usedBytes &+ size > maxBytes {
       other = other &+ 1 < entries.count ? other &+ 1 : 0
-      if other == index { return }
+      steps &+= 1
+      if other == index || steps > AnswerTable.mostSteps { return }
       remove(other)
     }
     guard let copy = platform_allocate(Swift.max(1, length)) else { return }
@@ -74,7 +77,8 @@ package struct AnswerTable: ~Copyable {
       guard let bytes = entry.bytes, entry.first == key.first, entry.second == key.second else {
         continue
       }
-      guard now &- entry.stored < timeToLive,
+      // One from a time to come was stored before the clock was set back.
+      guard now >= entry.stored, now &- entry.stored < timeToLive,
         let copy = platform_allocate(Swift.max(1, entry.length))
       else { return nil }
       memcpy(copy, bytes, entry.length)

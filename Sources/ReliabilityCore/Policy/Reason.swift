@@ -21,6 +21,7 @@ package enum Reason: Int32, BitwiseCopyable {
   case queue = 23
   case replayedFailure = 24
   case noMemory = 25
+  case leaseLost = 26
   case first = 40
   case retry = 41
   case backoff = 42
@@ -53,7 +54,9 @@ package enum Reason: Int32, BitwiseCopyable {
   /// mistake, and not where part of an answer was passed on already.
   package var allowsFallback: Bool {
     switch self {
-    case .cancelled, .mismatch, .committed, .failedPermanent, .neverFits, .replayedFailure: false
+    case .cancelled, .mismatch, .leaseLost, .committed, .failedPermanent, .neverFits,
+      .replayedFailure:
+      false
     default: !hasResult
     }
   }
@@ -81,6 +84,7 @@ package enum Reason: Int32, BitwiseCopyable {
     case .queue: "queue"
     case .replayedFailure: "replayed_failure"
     case .noMemory: "no_memory"
+    case .leaseLost: "lease_lost"
     case .first: "first"
     case .retry: "retry"
     case .backoff: "backoff"

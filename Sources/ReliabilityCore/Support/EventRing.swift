@@ -53,8 +53,12 @@ package struct EventRing: ~Copyable {
       let base = Int(truncatingIfNeeded: cursor & mask) &* stride
       let complete = cursor &* 2 &+ 2
       let sequence = words.loadAcquiring(base)
-      // Its writer is at it still, and it comes with a later call.
-      if sequence < complete { return false }
+      if sequence < complete {
+        // Its writer is at it still, and it comes with a later call; unless the writer found the place
+        // taken by one a lap behind, which shows when the next event is there already.
+        let next = Int(truncatingIfNeeded: (cursor &+ 1) & mask) &* stride
+        guard sequence & 1 == 0, words.loadAcquiring(next) >= complete &+ 2 else { return false }
+      }
       if sequence == complete {
         for index in 0..<(stride &- 1) { word(index, words.load(base &+ 1 &+ index)) }
         atomicMemoryFence(ordering: .acquiring)

@@ -29,6 +29,8 @@ package struct PermitTable: ~Copyable {
   private static let busy: UInt64 = 2
   private static let stateMask: UInt64 = 3
   private static let nextGeneration: UInt64 = 4
+  /// What `current` counts with: 40 bits, which may go round.
+  private static let currentMask: UInt64 = (1 << 40) - 1
 
   private let slots: AtomicWords
   /// Words a slot: its tag, when it expires, the payload.
@@ -53,8 +55,8 @@ package struct PermitTable: ~Copyable {
 
   /// A new permit, or `nil` when all are out.
   ///
-  /// A slot whose permit expired, or whose `first` differs from `current` when one is given, is
-  /// taken over.
+  /// A slot whose permit expired, or whose `first` is older than `current` when one is given,
+  /// is taken over.
   package func claim(
     _ payload: Payload, expires: Int64, now: Int64, current: UInt64? = nil
   ) -> UInt64? {
@@ -120,8 +122,10 @@ package struct PermitTable: ~Copyable {
     case PermitTable.free: return true
     case PermitTable.busy:
       if Int64(bitPattern: slots.load(base &+ 1)) <= now { return true }
-      if let current { return slots.load(base &+ 2) != current }
-      return false
+      guard let current else { return false }
+      // Older only: whoever asks may itself be behind the one that holds the slot.
+      let behind = (current &- slots.load(base &+ 2)) & PermitTable.currentMask
+      return behind != 0 && behind <= PermitTable.currentMask / 2
     default: return false
     }
   }

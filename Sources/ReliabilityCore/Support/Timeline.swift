@@ -5,14 +5,14 @@ import Synchronization
 /// Threads which read the clock and are then held up give times that are a little old; the engines
 /// cope with those. A step back beyond the tolerance is a clock that was set (or a test that started
 /// again at 0): from then on an offset continues the old scale, so that what was counted stays
-/// counted and nobody waits for the clock to catch up. A jump forward counts in full, up to
-/// `leap`, which is longer than anything the engines measure and keeps the scale finite.
+/// counted and nobody waits for the clock to catch up. A jump forward counts in full, up to `leap`; that
+/// bounds what a clock which is set to and fro can use up of the scale, 146 years in all.
 package struct Timeline: ~Copyable {
   private let latest: Atomic<Int64>
   private let offset: Atomic<Int64>
 
   private static let tolerance = Time.second
-  private static let leap = 100 * Time.year / 4
+  private static let leap = Time.year
   /// How far `latest` may lag, so that it is not written at every call.
   private static let grain = Time.millisecond
 

@@ -157,11 +157,8 @@ class IdempotencyModel(RuleBasedStateMachine):
             assert entry.lease is not lease
             return
         assert entry.lease is lease
-        if known and not entry.line:
-            self.keys[key] = Entry()
-        else:
-            entry.unknown = entry.unknown or not known
-            self.free(key, entry, since=self.now)
+        entry.unknown = entry.unknown or not known
+        self.free(key, entry, since=self.now)
 
     @rule(key=KEYS)
     def leave(self, key: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -80,32 +81,37 @@ class LimiterModel(RuleBasedStateMachine):
         self.spent += units
         self.open.append((reservation, self.spent, self.configured))
 
-    def end(self, data: st.DataObject) -> tuple[Reservation, int]:
-        """One of the open reservations, and how many units can still be given back: what has flowed
-        in again meanwhile would have spilled over, had they not been taken."""
+    def end(self, data: st.DataObject) -> tuple[Reservation, Callable[[int], None]]:
+        """One of the open reservations, and what gives some of it back: not what has flowed in again
+        meanwhile, which would have spilled over; not what others have reserved behind it; and
+        nothing after more than two changes of the configuration."""
         index = data.draw(st.integers(0, len(self.open) - 1))
         reservation, spent, configured = self.open.pop(index)
-        same = configured == self.configured
-        return reservation, max(0, spent - self.full) if same else self.capacity
 
-    def give_back(self, tokens: int, kept: int) -> None:
-        units = min(tokens * self.unit, self.capacity, kept)
-        self.spent = max(self.spent - units, self.full)
+        def give_back(tokens: int) -> None:
+            if self.configured - configured > 2:
+                return
+            level = max(self.spent, self.full)
+            kept = min(tokens * self.unit, self.capacity, max(0, spent - self.full))
+            behind = max(0, level - max(spent, self.flowed()))
+            self.spent = max(level - max(0, kept - behind), self.full)
+
+        return reservation, give_back
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        reservation, kept = self.end(data)
+        reservation, give_back = self.end(data)
         assert reservation.cancel()
-        self.give_back(reservation.tokens, kept)
+        give_back(reservation.tokens)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), actual=st.integers(0, 80))
     def settle(self, data: st.DataObject, actual: int) -> None:
-        reservation, kept = self.end(data)
+        reservation, give_back = self.end(data)
         assert reservation.settle(actual)
         if actual <= reservation.tokens:
-            self.give_back(reservation.tokens - actual, kept)
+            give_back(reservation.tokens - actual)
         else:
             bottom = max(self.spent, self.flowed() + DEBT * self.unit)
             room = (bottom - self.spent) // self.unit
