@@ -69,6 +69,7 @@ import Testing
     config.capacity = int(fields["capacity"])
     config.refill_tokens = int(fields["refill_tokens"])
     config.refill_interval_ns = int(fields["refill_interval_ns"])
+    if let initial = fields["initial_tokens"] { config.initial_tokens = int(initial) }
     if let debt = fields["max_debt_tokens"] { config.max_debt_tokens = int(debt) }
     if let timeout = fields["reservation_timeout_ns"] {
       config.reservation_timeout_ns = int(timeout)

@@ -112,6 +112,7 @@ static agr_limiter_config limiter_config(const cJSON *fields) {
   config.capacity = integer(fields, "capacity", 0);
   config.refill_tokens = integer(fields, "refill_tokens", 0);
   config.refill_interval_ns = integer(fields, "refill_interval_ns", 0);
+  config.initial_tokens = integer(fields, "initial_tokens", config.initial_tokens);
   config.max_debt_tokens = integer(fields, "max_debt_tokens", config.max_debt_tokens);
   config.reservation_timeout_ns =
       integer(fields, "reservation_timeout_ns", config.reservation_timeout_ns);
