@@ -41,6 +41,12 @@ valgrind: build ## the shipped library under valgrind: no error, no leak
 	  valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect build/Tests/$$program || exit 1; \
 	done
 
+fuzz: deps ## libFuzzer over the C entry points, SECONDS (60) for each harness
+	@scripts/fuzz $(or $(SECONDS),60)
+
+mutate: deps ## breaks the library in many places and sees whether the Swift suites notice; an hour
+	@$(PYTHON) scripts/mutate.py
+
 install: build ## installs library, headers, pkg-config file and CMake package below PREFIX (/usr/local)
 	@cmake --install build --prefix $(PREFIX)
 
@@ -54,4 +60,4 @@ format: ## formats the Swift sources
 	@swift format --in-place --recursive --parallel Package.swift Sources Tests
 
 clean: ## removes everything that was built
-	@rm -rf build .build-embedded .build-test .build-thread .build-address out
+	@rm -rf build .build-embedded .build-test .build-thread .build-address .build-fuzz out

@@ -27,7 +27,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   agr_breaker *breaker = NULL;
   agr_status status = agr_breaker_create(&config, &breaker, &error);
   check_status(status, &error);
-  if (status != AGR_OK) return HOLDS(!breaker), 0;
+  if (status != AGR_OK) {
+    HOLDS(!breaker);
+    return 0;
+  }
   int64_t now = 0, number;
   uint64_t permits[16] = {0}, cursor = 0;
   while (in.size > 0) {

@@ -21,7 +21,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   agr_idempotency *cache = NULL;
   agr_status status = agr_idempotency_create(&config, &cache, &error);
   check_status(status, &error);
-  if (status != AGR_OK) return HOLDS(!cache), 0;
+  if (status != AGR_OK) {
+    HOLDS(!cache);
+    return 0;
+  }
   int64_t now = 0;
   agr_lease leases[SLOTS] = {{0}};
   uint64_t tickets[SLOTS] = {0}, pins[SLOTS] = {0}, fence = 0;

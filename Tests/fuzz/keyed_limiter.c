@@ -18,7 +18,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   agr_keyed_limiter *limiter = NULL;
   agr_status status = agr_keyed_limiter_create(&config, &limiter, &error);
   check_status(status, &error);
-  if (status != AGR_OK) return HOLDS(!limiter), 0;
+  if (status != AGR_OK) {
+    HOLDS(!limiter);
+    return 0;
+  }
   uint64_t permits[8] = {0};
   while (in.size > 0) {
     uint8_t op = u8(&in), slot = u8(&in) % 8, key = u8(&in) % 64;

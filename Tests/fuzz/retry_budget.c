@@ -13,7 +13,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   agr_retry_budget *budget = NULL;
   agr_status status = agr_retry_budget_create_at(&config, 0, &budget, &error);
   check_status(status, &error);
-  if (status != AGR_OK) return HOLDS(!budget), 0;
+  if (status != AGR_OK) {
+    HOLDS(!budget);
+    return 0;
+  }
   int64_t now = 0, number;
   while (in.size > 0) {
     uint8_t op = u8(&in);
