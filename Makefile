@@ -29,7 +29,7 @@ check: lint test sanitize valgrind ## all of these
 lint: build ## formatting, types, style, drift of what is generated
 	@swift format lint --strict --recursive --parallel Package.swift Sources Tests
 	@$(PYTHON) scripts/generate_bindings.py --check
-	@cd bindings/python && ../../.venv/bin/mypy && ../../.venv/bin/ruff check .
+	@cd bindings/python && ../../.venv/bin/mypy && ../../.venv/bin/ruff check . ../../scripts
 
 sanitize: ## the Swift suites under ThreadSanitizer and AddressSanitizer
 	@scripts/sanitize thread

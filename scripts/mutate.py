@@ -3,8 +3,8 @@
     mutate.py [--only TEXT] [--work DIRECTORY]
 
 The defects are in Tests/mutation/mutations.txt. Each is put into a copy of the sources, which is built and
-tested by the Swift suites. Ends with a line of counts; exit status 1 if fewer than 95 % were noticed. A report
-of each is written to WORK/report.txt, from which an interrupted run goes on.
+tested by the Swift suites. Ends with a line of counts; exit status 1 if fewer than 95 % were noticed. A
+report of each is written to WORK/report.txt, from which an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def main() -> int:
     if not passes(work):
         raise SystemExit("the suites fail without any defect")
     report = work / "report.txt"
-    known = dict(line.split("\t")[::-1] for line in report.read_text().splitlines()) if report.exists() else {}
+    lines = report.read_text().splitlines() if report.exists() else []
+    known = dict(line.split("\t")[::-1] for line in lines)
     survivors: list[str] = []
     mutations = [mutation for mutation in read() if options.only in mutation.name]
     for number, mutation in enumerate(mutations, 1):
