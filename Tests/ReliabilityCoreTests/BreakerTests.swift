@@ -70,6 +70,20 @@ private final class BreakerBox: @unchecked Sendable {
     }
   }
 
+  @Test(
+    "A clock that goes to and fro between steps of one place counts no more failures than calls")
+  func timeWindowToAndFro() throws {
+    let window = try TimeWindow(length: 10)
+    for now in [0, 0, 16, 0, 16] as [Int64] {
+      let failed = now == 0
+      _ = window.append(CallResult(failed: failed, slow: failed), era: 1, minimum: 1, now)
+      for time in [0, 5, 16, 20] as [Int64] {
+        let counts = window.counts(era: 1, time)
+        #expect(counts.failures <= counts.total && counts.slow <= counts.total)
+      }
+    }
+  }
+
   @Test("Open times grow with each trip in a row, up to the limit, and jitter only lengthens")
   func openTimes() {
     var configuration = BreakerConfiguration()

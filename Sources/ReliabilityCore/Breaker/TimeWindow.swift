@@ -49,9 +49,12 @@ package struct TimeWindow: ~Copyable {
     while number <= last {
       let stamp = TimeWindow.stamp(number, era)
       let base = TimeWindow.base(number)
-      counts.total &+= count(base, stamp)
-      counts.failures &+= count(base &+ 1, stamp)
-      counts.slow &+= count(base &+ 2, stamp)
+      let calls = count(base, stamp)
+      counts.total &+= calls
+      // Where late threads alternate between steps of one place, its words can be of both: no more of
+      // either kind than there are calls.
+      counts.failures &+= Swift.min(calls, count(base &+ 1, stamp))
+      counts.slow &+= Swift.min(calls, count(base &+ 2, stamp))
       number &+= 1
     }
     return counts
