@@ -132,6 +132,7 @@ import Testing
       case "minimum_calls": config.minimum_calls = UInt32(int(value))
       case "consecutive_failures": config.consecutive_failures = UInt32(int(value))
       case "half_open_permits": config.half_open_permits = UInt32(int(value))
+      case "half_open_successes": config.half_open_successes = UInt32(int(value))
       case "failure_rate": config.failure_rate = double(value)
       case "slow_rate": config.slow_rate = double(value)
       case "slow_call_ns": config.slow_call_ns = int(value)

@@ -166,6 +166,7 @@ static agr_breaker_config breaker_config(const cJSON *fields) {
   config.minimum_calls = (uint32_t)integer(fields, "minimum_calls", config.minimum_calls);
   config.consecutive_failures = (uint32_t)integer(fields, "consecutive_failures", 0);
   config.half_open_permits = (uint32_t)integer(fields, "half_open_permits", config.half_open_permits);
+  config.half_open_successes = (uint32_t)integer(fields, "half_open_successes", 0);
   config.failure_rate = real(fields, "failure_rate", config.failure_rate);
   config.slow_rate = real(fields, "slow_rate", config.slow_rate);
   config.slow_call_ns = integer(fields, "slow_call_ns", config.slow_call_ns);
