@@ -158,6 +158,21 @@ private final class KeyedBox: @unchecked Sendable {
     #expect(left == 0, "the second burst used what the first one's refill gave")
   }
 
+  @Test("What has refilled since does not come back, though others took less than it")
+  func oldReservation() throws {
+    let limiter = try makeKeyed(keys: 16)
+    let key = try tag(limiter, 1)
+    guard case .granted(let old) = try limiter.reserve(key, 10, maxWait: 0, now: 0) else {
+      Issue.record("refused")
+      return
+    }
+    let taken = try admits(limiter, 1, 5, Time.second)
+    let cancelled = try limiter.settle(old.permit, actual: 0, now: Time.second)
+    let left = try limiter.available(key, now: Time.second)
+    #expect(taken && cancelled)
+    #expect(left == 5)
+  }
+
   @Test("SipHash-1-3 gives the reference values")
   func sipHash() {
     // CPython's hash of bytes is SipHash-1-3; with PYTHONHASHSEED=0 its key is 0. The input is 00 01 ...
