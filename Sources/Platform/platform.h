@@ -142,6 +142,4 @@ static inline int platform_at_fork(void (*before)(void), void (*in_parent)(void)
   return pthread_atfork(before, in_parent, in_child);
 }
 
-static inline int32_t platform_errno(void) { return errno; }
-
 #endif

@@ -103,15 +103,10 @@ func pooledPointer<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> OpaqueP
 }
 
 /// Ends the use of a pooled handle, and tells its place in the pool.
-func closeHandle<Engine: BitwiseCopyable>(
-  _ engine: Handle<Engine>
-) -> (OpaquePointer, UInt32) {
+func closeHandle<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> UInt32 {
   let header = header(engine)
   header.pointee.kind.store(0, ordering: .relaxed)
-  return (
-    OpaquePointer(header),
-    UInt32(truncatingIfNeeded: header.pointee.references.load(ordering: .relaxed))
-  )
+  return UInt32(truncatingIfNeeded: header.pointee.references.load(ordering: .relaxed))
 }
 
 private func header<Engine: ~Copyable>(

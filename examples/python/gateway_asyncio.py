@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Any
 
@@ -68,11 +69,12 @@ async def post(port: int, body: Any, **headers: str) -> Any:
     return json.loads(data)
 
 
-class Server:
+class Server(ABC):
     """A server which answers each connection once; subclasses say what."""
 
+    @abstractmethod
     async def answer(self, body: Any, headers: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
-        raise NotImplementedError
+        """The status, the body, and headers besides."""
 
     async def start(self) -> int:
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)

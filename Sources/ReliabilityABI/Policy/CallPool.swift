@@ -70,8 +70,8 @@ struct CallPool: ~Copyable {
     }
   }
 
-  /// Takes a handle back.
-  func put(_ handle: OpaquePointer, _ index: UInt32) {
+  /// Takes the handle with a number back.
+  func put(_ index: UInt32) {
     push(Int(index))
     alive.wrappingSubtract(1, ordering: .relaxed)
   }

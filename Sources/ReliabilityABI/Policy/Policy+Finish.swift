@@ -86,8 +86,7 @@ extension Policy {
       _ = cache.pointee.release(call.pointee.pin)
     }
     platform_free(call.pointee.answer)
-    let (place, index) = closeHandle(call)
-    policy.pointee.pool.put(place, index)
+    policy.pointee.pool.put(closeHandle(call))
     release(policy)
   }
 

@@ -33,7 +33,7 @@ struct Policy: ~Copyable {
   /// Copies the rules and the standard answer, and retains the parts.
   init(
     _ configuration: PolicyConfiguration, rules source: (Int) throws(Failure) -> RetryRule,
-    ruleCount: Int, standardAnswer source2: UnsafeRawPointer?, _ length: Int
+    ruleCount: Int, standardAnswer answer: UnsafeRawPointer?, _ length: Int
   ) throws(Failure) {
     let rules = try Slab<RetryRule>(count: Swift.max(1, ruleCount))
     for index in 0..<ruleCount { rules[index] = try source(index) }
@@ -43,9 +43,9 @@ struct Policy: ~Copyable {
     let answers = try AnswerCache(configuration)
     let counters = try AtomicWords(count: 16)
     var copy: UnsafeMutableRawPointer?
-    if let source2 {
+    if let answer {
       guard let memory = platform_allocate(Swift.max(1, length)) else { throw .noMemory }
-      memcpy(memory, source2, length)
+      memcpy(memory, answer, length)
       copy = memory
     }
     self.configuration = configuration

@@ -38,11 +38,6 @@ package struct RetryBudget: ~Copyable {
     return try bucket.tryAcquire(Int64(cost) &* RetryBudget.whole, now: now)
   }
 
-  /// Puts withdrawn retries back.
-  package func refund(_ cost: UInt32, now: Int64) throws(Failure) {
-    try bucket.deposit(Int64(cost) &* RetryBudget.whole, now: now)
-  }
-
   /// Puts in what first attempts earn.
   package func deposit(requests: UInt32, now: Int64) throws(Failure) {
     let earned = Int64(requests).multipliedReportingOverflow(by: perRequest)

@@ -38,3 +38,13 @@ package enum ReserveDecision {
   case granted(Reservation)
   case limited(retryAfter: Int64)
 }
+
+/// Refuses bounds that reservations cannot have.
+func requireReservations(_ count: Int, timeout: Int64) throws(Failure) {
+  guard count >= 0 && count <= PermitTable.maximumCount else {
+    throw .argument("max_reservations", "must be 0 ... 1,048,576")
+  }
+  guard timeout >= 1 && timeout <= Time.max else {
+    throw .argument("reservation_timeout_ns", "must be 1 ... AGR_TIME_MAX_NS nanoseconds")
+  }
+}

@@ -18,12 +18,7 @@ package struct KeyedLimiter: ~Copyable {
       guard maxKeys >= 1 && maxKeys <= 1 << 28 else {
         throw .argument("max_keys", "must be 1 ... 2^28")
       }
-      guard maxReservations >= 0 && maxReservations <= PermitTable.maximumCount else {
-        throw .argument("max_reservations", "must be 0 ... 1,048,576")
-      }
-      guard reservationTimeout >= 1 && reservationTimeout <= Time.max else {
-        throw .argument("reservation_timeout_ns", "must be 1 ... AGR_TIME_MAX_NS nanoseconds")
-      }
+      try requireReservations(maxReservations, timeout: reservationTimeout)
       guard maxKeyBytes >= 1 && maxKeyBytes <= 1 << 20 else {
         throw .argument("max_key_bytes", "must be 1 ... 1,048,576")
       }

@@ -16,12 +16,7 @@ package struct Limiter: ~Copyable {
       guard initial >= -1 && initial <= rate.capacity else {
         throw .argument("initial_tokens", "must be -1, or 0 ... capacity")
       }
-      guard maxReservations >= 0 && maxReservations <= PermitTable.maximumCount else {
-        throw .argument("max_reservations", "must be 0 ... 1,048,576")
-      }
-      guard reservationTimeout >= 1 && reservationTimeout <= Time.max else {
-        throw .argument("reservation_timeout_ns", "must be 1 ... AGR_TIME_MAX_NS nanoseconds")
-      }
+      try requireReservations(maxReservations, timeout: reservationTimeout)
       self.rate = rate
       self.initial = initial == -1 ? rate.capacity : initial
       self.maxReservations = maxReservations
@@ -67,19 +62,18 @@ package struct Limiter: ~Copyable {
     try Limiter.require(tokens, now)
     let time = timeline.read(now)
     let decision = try bucket.take(tokens, time)
-    if case .limited = decision { return refuse(tokens, decision, time) }
-    return decision
+    guard case .limited = decision else { return decision }
+    return isObeyed() ? decision : .admitted
   }
 
-  private func refuse(
-    _ tokens: Int64, _ decision: TakeDecision, _ time: Int64
-  ) -> TakeDecision {
-    guard observe else {
+  /// Counts a refusal; false when it is only observed.
+  private func isObeyed() -> Bool {
+    if observe {
+      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+    } else {
       refused.wrappingAdd(1, ordering: .relaxed)
-      return decision
     }
-    wouldRefuse.wrappingAdd(1, ordering: .relaxed)
-    return .admitted
+    return !observe
   }
 
   /// Takes tokens to be used after a wait of at most `maxWait`.
@@ -90,11 +84,7 @@ package struct Limiter: ~Copyable {
     try requireTimeOrForever(maxWait, "max_wait_ns")
     let decision = try bucket.takeAhead(tokens, maxWait: maxWait, timeline.read(now))
     guard case .limited = decision else { return decision }
-    guard observe else {
-      refused.wrappingAdd(1, ordering: .relaxed)
-      return decision
-    }
-    wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+    if isObeyed() { return decision }
     return .granted(wait: 0, charged: Charge(tokens: 0, level: 0, epoch: 0))
   }
 
@@ -113,7 +103,7 @@ package struct Limiter: ~Copyable {
             charged.epoch),
           expires: Time.add(time, reservationTimeout), now: time)
       else {
-        bucket.give(charged.tokens, time)
+        bucket.refund(charged.tokens, of: charged, time)
         throw Limiter.tooManyReservations
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))

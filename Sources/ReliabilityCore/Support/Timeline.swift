@@ -48,10 +48,4 @@ package struct Timeline: ~Copyable {
     }
     return continued
   }
-
-  /// The caller's time for an engine's.
-  @inline(__always)
-  package func callerTime(_ time: Int64) -> Int64 {
-    Swift.max(0, time &- offset.load(ordering: .relaxed))
-  }
 }
