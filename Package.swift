@@ -15,7 +15,9 @@ import PackageDescription
 let sources: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded", .when(traits: ["Embedded"])),
   .unsafeFlags(
-    ["-wmo", "-Xfrontend", "-function-sections", "-Xcc", "-fPIC"], .when(traits: ["Embedded"])),
+    [
+      "-wmo", "-Xfrontend", "-function-sections", "-Xcc", "-fPIC", "-Xcc", "-fstack-protector-strong",
+    ], .when(traits: ["Embedded"])),
   .unsafeFlags(["-warnings-as-errors"] + wideExchange),
 ]
 

@@ -1,7 +1,8 @@
 """Checks what the shipped library promises as a file: its name, what it needs, what it exports, its
-size, and how fast it loads.
+size, how fast it loads, how it is hardened, and that it never uses the Swift runtime's heap, which
+ends the process when memory runs out.
 
-    check_library.py LIBRARY EXPORTS
+    check_library.py LIBRARY EXPORTS        LIBRARY.full, beside the file itself, has its symbols
 """
 
 from __future__ import annotations
@@ -10,12 +11,20 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 SONAME = "libautoglm_reliability.so.0"
 NEEDED = {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+# All that it may import to get memory: each answers with a failure that the library checks.
+ALLOCATORS = {"posix_memalign", "free", "mmap", "munmap"}
+# The shims of platform.h that give the kernel or libc the address of a local.
+C_SHIMS = {"platform_allocate", "platform_sleep_until_ns", "platform_wait_readable"}
+OTHER_ALLOCATORS = r"(?:m|c|re|v|pv|aligned_)alloc|reallocarray|memalign|strn?dup|s?brk|swift_.*"
 SIZE_LIMIT = 400_000
 LOAD_LIMIT_NS = 1_000_000
+
+Check = Callable[[str, object, object], None]
 
 LOADER = """
 #include <dlfcn.h>
@@ -46,10 +55,48 @@ def load_time(library: str) -> int:
         return min(int(output(program, library)) for _ in range(20))
 
 
+def hardening(library: str, dynamic: str, check: Check) -> None:
+    segments = output("readelf", "-lW", library)
+    flags = " ".join(re.findall(r"\((?:FLAGS|FLAGS_1)\)\s*(?:Flags: )?(.*)", dynamic))
+    check("full RELRO", "GNU_RELRO" in segments and "BIND_NOW" in flags, flags)
+    stack = re.findall(r"GNU_STACK .* (R[W ]*E?) +\w+$", segments, re.MULTILINE)
+    check("the stack is not executable", stack and "E" not in stack[0], stack)
+    loaded = re.findall(r"LOAD .* 0x\w+ (R[W ]*E?) +0x", segments)
+    check("nothing is writable and executable", loaded and "RWE" not in loaded, loaded)
+    unwanted = re.findall(r"TEXTREL|RPATH|RUNPATH.*", dynamic)
+    check("no TEXTREL, no RPATH, no RUNPATH", not unwanted, unwanted)
+    # Both compilers protect the frames that hand out the address of a local, and only those.
+    protected = callers(library + ".full", "__stack_chk_fail")
+    shims = sorted(protected & C_SHIMS)
+    check("stack protector in C", shims == sorted(C_SHIMS), shims)
+    swift = [name for name in protected if "ReliabilityABI" in name]
+    check("stack protector in Swift", bool(swift), f"{len(swift)} functions of the ABI")
+
+
+def callers(file: str, callee: str) -> set[str]:
+    """The functions that call one, by the names of the unstripped file."""
+    found, name = set(), ""
+    for line in output("objdump", "-d", "--no-show-raw-insn", file).splitlines():
+        if start := re.match(r"[0-9a-f]+ <(.*)>:", line):
+            name = start[1]
+        elif re.search(rf"\b(?:call|bl)\b.*<{callee}", line):
+            found.add(name)
+    return found
+
+
+def heap(library: str, check: Check) -> None:
+    imported = {line.split()[-1].split("@")[0] for line in output("nm", "-D", "-u", library).splitlines()}
+    others = sorted(name for name in imported if re.fullmatch(OTHER_ALLOCATORS, name))
+    check("gets memory where a failure is seen", not others, others or sorted(imported & ALLOCATORS))
+    symbols = {line.split()[-1] for line in output("nm", library + ".full").splitlines()}
+    runtime = {name for name in symbols if re.fullmatch(r"_?swift_\w+", name)}
+    check("nothing of the Swift heap", runtime <= {"_swift_exceptionPersonality"}, sorted(runtime))
+
+
 def main(library: str, exports: str) -> int:
     failed = 0
 
-    def check(what: str, good: bool, seen: object) -> None:
+    def check(what: str, good: object, seen: object) -> None:
         nonlocal failed
         failed += not good
         print(f"{'ok  ' if good else 'FAIL'} {what}: {seen}")
@@ -69,7 +116,10 @@ def main(library: str, exports: str) -> int:
         subprocess.run(["strip", "-o", str(stripped), library], check=True)
         size = stripped.stat().st_size
     check(f"under {SIZE_LIMIT} bytes stripped", size < SIZE_LIMIT, size)
-    time = load_time(str(Path(library).resolve()))
+    real = str(Path(library).resolve())
+    hardening(real, dynamic, check)
+    heap(real, check)
+    time = load_time(real)
     check(f"loads in under {LOAD_LIMIT_NS} ns", time < LOAD_LIMIT_NS, time)
     return 1 if failed else 0
 

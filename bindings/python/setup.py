@@ -31,7 +31,8 @@ def library() -> Path:
             "autoglm_reliability needs its native library. Either install Swift 6.1 or later and build "
             f"from a checkout, or set AUTOGLM_RELIABILITY_LIB to a prebuilt {FILE}."
         )
-    command = [swift, "build", "-c", "release", "--traits", "Embedded", "--scratch-path", str(SCRATCH)]
+    command = [swift, "build", "-c", "release", "--traits", "Embedded", "--disable-local-rpath"]
+    command += ["--scratch-path", str(SCRATCH)]
     subprocess.run(command, cwd=ROOT, check=True)
     return SCRATCH / "release" / FILE
 
