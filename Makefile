@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/build/libautoglm_reliability.so
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test check install package lint format sanitize generate clean
+.PHONY: help deps build demo test check install package lint format sanitize valgrind abi coverage fuzz mutate generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ valgrind: build ## the shipped library under valgrind: no error, no leak
 	@for program in test_bad_input "test_vectors Tests/vectors" test_binding; do \
 	  valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect build/Tests/$$program || exit 1; \
 	done
+
+abi: deps ## the public headers against the released ABI, by abidiff
+	@scripts/install-deps abigail-tools
+	@$(PYTHON) scripts/check_abi.py --prove
+
+coverage: build ## the regions of the library that the suites reach, at least 95 %
+	@scripts/coverage
 
 fuzz: deps ## libFuzzer over the C entry points, SECONDS (60) for each harness
 	@scripts/fuzz $(or $(SECONDS),60)

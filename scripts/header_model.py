@@ -77,11 +77,15 @@ def read_headers(include: Path) -> Headers:
     sources = sorted((include / "autoglm_reliability").glob("*.h"))
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     headers = Headers(constants=_defines(text))
-    tree = c_parser.CParser().parse(_preprocess(include), UMBRELLA)
     reader = _Reader(headers, _blocking(text))
-    for declaration in tree.ext:
+    for declaration in parse(include):
         reader.read(declaration)
     return headers
+
+
+def parse(include: Path) -> list[c_ast.Node]:
+    """The declarations of all headers, in their order."""
+    return c_parser.CParser().parse(_preprocess(include), UMBRELLA).ext
 
 
 def _preprocess(include: Path) -> str:
@@ -117,7 +121,7 @@ class _Reader:
             self._typedef(node)
         elif isinstance(node, c_ast.Decl) and isinstance(node.type, c_ast.Enum):
             self._enum(node.type)
-        elif isinstance(node, c_ast.Decl) and isinstance(node.type, c_ast.FuncDecl):
+        elif is_function(node):
             self._function(node.name, node.type)
         else:
             raise HeaderError(f"cannot read {node}")
@@ -193,6 +197,10 @@ class _Reader:
         if isinstance(node, c_ast.UnaryOp) and node.op == "-":
             return -self._evaluate(node.expr)
         raise HeaderError(f"not a number: {node}")
+
+
+def is_function(node: c_ast.Node) -> bool:
+    return isinstance(node, c_ast.Decl) and isinstance(node.type, c_ast.FuncDecl)
 
 
 def _is_void(node: c_ast.Node) -> bool:
