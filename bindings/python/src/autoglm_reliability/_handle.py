@@ -108,6 +108,9 @@ class Native:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"a {type(self).__name__} belongs to one process: make one in each")
+
     def _require_open(self) -> None:
         if self._handle.closed:
             raise ClosedError(f"this {type(self).__name__} is closed")
