@@ -16,7 +16,8 @@ let sources: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded", .when(traits: ["Embedded"])),
   .unsafeFlags(
     [
-      "-wmo", "-Xfrontend", "-function-sections", "-Xcc", "-fPIC", "-Xcc", "-fstack-protector-strong",
+      "-wmo", "-Xfrontend", "-function-sections", "-Xcc", "-fPIC", "-Xcc",
+      "-fstack-protector-strong",
     ], .when(traits: ["Embedded"])),
   .unsafeFlags(["-warnings-as-errors"] + wideExchange),
 ]
