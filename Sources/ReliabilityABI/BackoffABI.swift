@@ -17,12 +17,21 @@ func backoffDefaults() -> agr_backoff_config {
   return config
 }
 
-func makeBackoff(_ config: agr_backoff_config) throws(Failure) -> Backoff {
+private func makeBackoff(_ config: agr_backoff_config) throws(Failure) -> Backoff {
   try Backoff(
     strategy: config.strategy, jitter: config.jitter, maxAttempts: config.max_attempts,
     base: config.base_delay_ns, limit: config.max_delay_ns, floor: config.min_delay_ns,
     fastSuccess: config.fast_success_ns, multiplier: config.multiplier,
     jitterRatio: config.jitter_ratio)
+}
+
+/// A backoff inside of another structure: it has no room to be of a later version.
+func readNestedBackoff(_ config: agr_backoff_config) throws(Failure) -> Backoff {
+  guard config.struct_size <= UInt32(MemoryLayout<agr_backoff_config>.size) else {
+    throw .argument("backoff.struct_size", "must be the sizeof of the structure")
+  }
+  var config = config
+  return try makeBackoff(readStructure(&config, defaults: backoffDefaults(), "backoff"))
 }
 
 private func readBackoff(

@@ -42,12 +42,15 @@ private func requireCosts(
 }
 
 private func requireBytes(
-  _ bytes: UnsafeRawPointer?, _ length: Int, limit: Int, _ field: StaticString
+  _ bytes: UnsafeRawPointer?, _ length: Int, limit: Int, _ field: StaticString,
+  _ lengthField: StaticString
 ) throws(Failure) {
   guard bytes != nil || length == 0 else {
     throw .argument(field, "must not be NULL when its length is not 0")
   }
-  guard length >= 0 && length <= limit else { throw .argument(field, "is too long") }
+  guard length >= 0 && length <= limit else {
+    throw .argument(lengthField, "is more than can be taken")
+  }
 }
 
 func readRequest(_ pointer: UnsafePointer<agr_request>?) throws(Failure) -> Request {
@@ -55,19 +58,23 @@ func readRequest(_ pointer: UnsafePointer<agr_request>?) throws(Failure) -> Requ
     pointer, defaults: requestDefaults(), "request", optional: true)
   var request = Request()
   request.priority = source.priority
-  try requireBytes(source.key, source.key_length, limit: 1 << 20, "key")
+  try requireBytes(source.key, source.key_length, limit: 1 << 20, "key", "key_length")
   request.key = source.key
   request.keyLength = source.key_length
-  try requireBytes(source.fingerprint, source.fingerprint_length, limit: 1 << 30, "fingerprint")
+  try requireBytes(
+    source.fingerprint, source.fingerprint_length, limit: 1 << 30, "fingerprint",
+    "fingerprint_length")
   request.fingerprint = source.fingerprint
   request.fingerprintLength = source.fingerprint_length
-  try requireBytes(source.cache_key, source.cache_key_length, limit: 1024, "cache_key")
+  try requireBytes(
+    source.cache_key, source.cache_key_length, limit: 1024, "cache_key", "cache_key_length")
   request.answerKey = source.cache_key
   request.answerKeyLength = source.cache_key_length
   request.costs = try requireCosts(source.costs, atLeast: 0)
   try requireTimeOrForever(source.deadline_ns, "deadline_ns")
   request.deadline = source.deadline_ns
-  try requireBytes(source.trace_id, source.trace_id_length, limit: .max, "trace_id")
+  try requireBytes(
+    source.trace_id, source.trace_id_length, limit: .max, "trace_id", "trace_id_length")
   if let trace = source.trace_id {
     request.trace = TraceID(UnsafeRawPointer(trace), source.trace_id_length)
   }
@@ -105,7 +112,8 @@ extension Policy {
     guard source.latency_ns == -1 || Time.isValid(source.latency_ns) else {
       throw .argument("latency_ns", "must be -1, or 0 ... AGR_TIME_MAX_NS nanoseconds")
     }
-    try requireBytes(source.result, source.result_length, limit: 1 << 50, "result")
+    try requireBytes(
+      source.result, source.result_length, limit: 1 << 50, "result", "result_length")
     return AttemptOutcome(
       rule: rule, ruleIndex: index, code: source.code, serverDelay: source.server_delay_ns,
       latency: source.latency_ns, costs: try requireCosts(source.costs, atLeast: -1),

@@ -81,7 +81,8 @@ public func agr_event_json(
   guarded(error) { () throws(Failure) in
     let out = try required(out_length, "out_length")
     out.pointee = 0
-    guard capacity >= 0 && (buffer != nil || capacity == 0) else {
+    guard capacity >= 0 else { throw .argument("capacity", "is more than there can be") }
+    guard buffer != nil || capacity == 0 else {
       throw .argument("buffer", "must not be NULL when capacity is not 0")
     }
     let event = try readEvent(event)

@@ -24,6 +24,10 @@ public func agr_policy_execute(
           outcome.error_class = ErrorClass.transient.rawValue
           outcome.attempt_id = step.attempt_id
           attempt(&step, &outcome, user_data)
+          // The structure is this function's own: it cannot have become longer.
+          guard outcome.struct_size <= UInt32(MemoryLayout<agr_outcome>.size) else {
+            throw .argument("struct_size", "must be the sizeof of the structure")
+          }
           let source = try readStructure(&outcome, defaults: outcomeDefaults(), "outcome")
           let concluded = try policy.pointee.readOutcome(source)
           call.pointee.advance(to: now())

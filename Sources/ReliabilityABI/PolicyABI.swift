@@ -59,7 +59,8 @@ private func readConfiguration(
   guard config.fallback_data != nil || config.fallback_length == 0 else {
     throw .argument("fallback_data", "must not be NULL when fallback_length is not 0")
   }
-  guard config.fallback_length <= 1 << 30 else {
+  // A length beyond Int.max arrives as a negative one.
+  guard config.fallback_length >= 0 && config.fallback_length <= 1 << 30 else {
     throw .argument("fallback_length", "must be 0 ... 2^30 bytes")
   }
   var value = PolicyConfiguration(

@@ -23,7 +23,7 @@ func readRetry(_ config: agr_retry_config) throws(Failure) -> Retry {
   }
   for index in 0..<Int(config.rule_count) { _ = try readRule(config.rules[index]) }
   return try Retry(
-    backoff: makeBackoff(config.backoff), temporaryDelay: config.temporary_delay_ns,
+    backoff: readNestedBackoff(config.backoff), temporaryDelay: config.temporary_delay_ns,
     maxServerDelay: config.max_server_delay_ns,
     serverDelaySpread: config.server_delay_spread_ns,
     retryUnknown: readFlag(config.retry_unknown, "retry_unknown"))
