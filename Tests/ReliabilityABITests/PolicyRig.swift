@@ -32,13 +32,14 @@ final class Rig {
     agr_idempotency_destroy(cache)
   }
 
-  func addBreaker(failures: UInt32) {
+  func addBreaker(failures: UInt32, maxPermits: UInt32 = 64) {
     var config = agr_breaker_config()
     agr_breaker_config_init(&config, UInt32(MemoryLayout<agr_breaker_config>.size))
     config.window = Int32(AGR_WINDOW_NONE)
     config.consecutive_failures = failures
     config.open_ns = 5 * second
     config.open_jitter = 0
+    config.max_permits = maxPermits
     #expect(agr_breaker_create(&config, &breaker, nil) == 0)
     self.config.breaker = breaker
   }
@@ -59,11 +60,15 @@ final class Rig {
     self.config.limiter_count = UInt32(limiters.count)
   }
 
-  func addCache(onFailure: Int = AGR_ON_FAILURE_FORGET) {
+  func addCache(
+    onFailure: Int = AGR_ON_FAILURE_FORGET,
+    _ change: (inout agr_idempotency_config) -> Void = { _ in }
+  ) {
     var config = agr_idempotency_config()
     agr_idempotency_config_init(&config, UInt32(MemoryLayout<agr_idempotency_config>.size))
     config.on_failure = Int32(onFailure)
     config.lease_ns = second
+    change(&config)
     #expect(agr_idempotency_create(&config, &cache, nil) == 0)
     self.config.idempotency = cache
   }
@@ -162,6 +167,18 @@ final class Rig {
     var next = freshStep()
     #expect(agr_call_advance_at(other ?? call, nil, now, &next, nil) == 0)
     return next
+  }
+
+  /// Goes on after a wait which the clock alone has ended.
+  func wake(at time: Int64, call other: OpaquePointer? = nil) -> agr_step {
+    now = time
+    var step = freshStep()
+    #expect(agr_call_advance_at(other ?? call, nil, now, &step, nil) == 0)
+    return step
+  }
+
+  func set(_ component: Int, _ mode: Int) {
+    #expect(agr_policy_set_mode(policy, Int32(component), Int32(mode), nil) == 0)
   }
 
   func snapshot() -> agr_policy_snapshot {
