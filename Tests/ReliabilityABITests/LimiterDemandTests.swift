@@ -87,6 +87,29 @@ import Testing
     #expect(available(requests) == 9)
   }
 
+  @Test("A reservation that was granted behind a refusal is given back at once")
+  func behindARefusal() {
+    let empty = limiter(10, perSecond: 10)
+    let full = limiter(10, perSecond: 10)
+    defer { for one in [empty, full] { agr_limiter_destroy(one) } }
+    #expect(agr_limiter_try_acquire_at(empty, 10, 0, nil, nil) == 0)
+    var demands = [
+      agr_limiter_demand(limiter: empty, tokens: 5), agr_limiter_demand(limiter: full, tokens: 3),
+    ]
+    var reservations = [agr_reservation](repeating: agr_reservation(), count: 2)
+    var index: UInt32 = 9
+    var retryAfter: Int64 = 0
+    #expect(
+      agr_limiter_reserve_all_at(&demands, 2, 0, 0, &reservations, &index, &retryAfter, nil)
+        == Int32(AGR_LIMITED))
+    #expect(index == 0 && retryAfter == 500_000_000)
+    #expect(available(full) == 10 && reservations.allSatisfy { $0.permit == 0 })
+    var snapshot = agr_limiter_snapshot()
+    snapshot.struct_size = UInt32(MemoryLayout<agr_limiter_snapshot>.size)
+    #expect(agr_limiter_snapshot_read_at(full, 0, &snapshot, nil) == 0)
+    #expect(snapshot.open_reservations == 0)
+  }
+
   @Test("Demands that cannot be are refused by name, and nothing is taken")
   func refused() {
     let one = limiter(10, perSecond: 10)

@@ -179,7 +179,7 @@ agr_status agr_retry_decide(const agr_retry_config *config, uint32_t attempt,
 
 enum {
   AGR_HINT_RETRY_AFTER = 1,    /* RFC 9110: seconds (a fraction is allowed), or an HTTP date in any
-                                  of its three formats */
+                                  of its three formats, whose day of the week is not looked at */
   AGR_HINT_RETRY_AFTER_MS = 2, /* milliseconds, a fraction is allowed */
   AGR_HINT_DURATION = 3        /* "6m0s", "20ms", "1h2m3.5s"; units h m s ms us ns; x-ratelimit-reset-* */
 };

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import calendar
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +33,48 @@ THEN = 784111777.0
 def test_a_hint_is_read(kind: Hint, text: str, wanted: float) -> None:
     assert parse_hint(kind, text, wall_now=THEN) == wanted
     assert parse_hint(kind, text.encode(), wall_now=THEN) == wanted
+
+
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+@given(st.datetimes(datetime(1995, 1, 1), datetime(2064, 12, 31)), st.integers(0, 10**6))
+def test_dates_of_every_month_and_format(now: datetime, later: int) -> None:
+    now = now.replace(microsecond=0, tzinfo=timezone.utc)
+    then = now + timedelta(seconds=later)
+    day, month, time = DAYS[then.weekday()], MONTHS[then.month - 1], f"{then:%H:%M:%S}"
+    wall = float(calendar.timegm(now.timetuple()))
+    for text in (
+        f"{day[:3]}, {then.day:02} {month} {then.year} {time} GMT",
+        f"{day[:3]} {month} {then.day:2} {time} {then.year}",
+    ):
+        assert parse_hint(Hint.RETRY_AFTER, text, wall_now=wall) == later
+    # Two digits of a year are those of the nearest such year, at most 50 ahead (RFC 9110).
+    text = f"{day}, {then.day:02}-{month}-{then.year % 100:02} {time} GMT"
+    assert parse_hint(Hint.RETRY_AFTER, text, wall_now=wall) == later
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun, 29 Feb 2023 00:00:00 GMT",
+        "Sun, 31 Apr 2023 00:00:00 GMT",
+        "Sun, 00 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 24:00:00 GMT",
+        "Sun, 06 Nov 1994 08:60:00 GMT",
+        "Sun, 06 Nov 1994 08:49:37 CET",
+        "Sun Nov 6 08:49:37 1994",
+    ],
+)
+def test_no_such_date(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse_hint(Hint.RETRY_AFTER, text, wall_now=THEN)
+
+
+@pytest.mark.parametrize("day", ["Xyz", "Sunday", "Mon"])
+def test_the_name_of_the_day_is_not_looked_at(day: str) -> None:
+    assert parse_hint(Hint.RETRY_AFTER, f"{day}, 06 Nov 1994 08:49:47 GMT", wall_now=THEN) == 10
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1e9", "6m0", "Mon, 99 Foo 1994", "1" * 200])
