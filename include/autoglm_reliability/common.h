@@ -46,7 +46,7 @@ enum {
   AGR_ERR_STATE = -5,       /* the call is out of order */
   AGR_ERR_NEVER_FITS = -6,  /* larger than the bucket or the cache can ever hold */
   AGR_ERR_PARSE = -7,       /* the text is not in the format */
-  AGR_ERR_SYSTEM = -8       /* the operating system refused; error->message has errno */
+  AGR_ERR_SYSTEM = -8       /* the operating system refused; error->system_errno says why */
 };
 
 /* What went wrong. Owned by the caller; both texts end with NUL. Never grows. */
