@@ -46,8 +46,8 @@ def test_the_library_has_every_function(name: str) -> None:
 
 def test_every_status_has_its_name() -> None:
     names = [n for n in vars(_generated) if n.startswith("AGR_ERR_")]
-    names += ["AGR_OK", "AGR_LIMITED", "AGR_OPEN", "AGR_IN_PROGRESS", "AGR_REPLAY", "AGR_STALE", "AGR_MISMATCH"]
-    names += ["AGR_EXHAUSTED", "AGR_TIMED_OUT", "AGR_EMPTY", "AGR_NOT_FOUND"]
+    names += ["AGR_OK", "AGR_LIMITED", "AGR_OPEN", "AGR_IN_PROGRESS", "AGR_REPLAY", "AGR_STALE"]
+    names += ["AGR_MISMATCH", "AGR_EXHAUSTED", "AGR_TIMED_OUT", "AGR_EMPTY", "AGR_NOT_FOUND"]
     for name in names:
         assert _ffi.lib.agr_status_name(getattr(_generated, name)) == name.encode()
     for number in (11, -9, 2**31 - 1, -(2**31)):
