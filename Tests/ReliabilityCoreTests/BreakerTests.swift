@@ -70,6 +70,20 @@ private final class BreakerBox: @unchecked Sendable {
     }
   }
 
+  @Test("What an idle window still has of the past never looks new, however long ago")
+  func timeWindowAfterAMillionSteps() throws {
+    let window = try TimeWindow(length: 10)
+    _ = window.append(CallResult(failed: true, slow: false), era: 1, minimum: 1, 0)
+    for shift in Int64(4)..<36 {
+      let counts = window.counts(era: 1, 1 << shift)
+      #expect(counts.total == 0, "2^\(shift) steps later")
+    }
+    for era in UInt64(2)..<100_000 {
+      let counts = window.counts(era: era, 0)
+      #expect(counts.total == 0, "era \(era)")
+    }
+  }
+
   @Test(
     "A clock that goes to and fro between steps of one place counts no more failures than calls")
   func timeWindowToAndFro() throws {

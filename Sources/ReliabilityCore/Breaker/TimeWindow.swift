@@ -82,10 +82,11 @@ package struct TimeWindow: ~Copyable {
     Int(truncatingIfNeeded: number & (slots &- 1)) &* stride
   }
 
-  /// 16 bits of the lap and 16 of the era: the same again after a million steps.
+  /// The lap, moved on with each era by a part of the circle (the golden section, which brings no two of many
+  /// eras near each other): the same again after 2^36 steps of one era. What an idle breaker still has of
+  /// the past never looks new, be it weeks later.
   @inline(__always)
   private static func stamp(_ number: Int64, _ era: UInt64) -> UInt64 {
-    let lap = UInt64(bitPattern: number &>> 4) & 0xffff
-    return lap &<< 16 | (era & 0xffff)
+    (UInt64(bitPattern: number &>> 4) &+ era &* 0x9E37_79B1) & 0xffff_ffff
   }
 }
