@@ -165,6 +165,39 @@ private func admits(_ limiter: borrowing Limiter, _ tokens: Int64, _ now: Int64)
     #expect(after == -2, "debts stay, up to the new limit")
   }
 
+  @Test("Debt that a change of rate forgave does not come back with its reservation")
+  func forgivenDebt() throws {
+    let limiter = try makeLimiter(capacity: 10, tokens: 1, interval: Time.second, maxDebt: 100)
+    let all = try admits(limiter, 10, 0)
+    guard case .granted(let ahead) = try limiter.reserve(8, maxWait: Time.forever, now: 0) else {
+      Issue.record("refused")
+      return
+    }
+    let rate = try TokenRate(capacity: 10, maxDebt: 2, tokens: 1, interval: Time.second)
+    try limiter.reconfigure(
+      Limiter.Configuration(
+        rate: rate, initial: -1, maxReservations: 64, reservationTimeout: Time.hour,
+        observe: false), now: 0)
+    let cancelled = try limiter.settle(ahead.permit, actual: 0, now: 0)
+    let left = try limiter.available(now: 0)
+    #expect(all && cancelled)
+    #expect(left == 0, "of the debt of 8, 6 were forgiven and 2 are given back")
+  }
+
+  @Test("A thread that is late gives back no more than is left at the latest time")
+  func lateRefund() throws {
+    let limiter = try makeLimiter(capacity: 10, tokens: 10, interval: Time.second)
+    guard case .granted(let old) = try limiter.reserve(1, maxWait: 0, now: 0) else {
+      Issue.record("refused")
+      return
+    }
+    let taken = try admits(limiter, 5, Time.second / 2)
+    let cancelled = try limiter.settle(old.permit, actual: 0, now: 0)
+    let left = try limiter.available(now: Time.second / 2)
+    #expect(taken && cancelled)
+    #expect(left == 5, "the bucket was full again without it")
+  }
+
   @Test("A reservation for which there is no place takes nothing")
   func noPlace() throws {
     let limiter = try makeLimiter(capacity: 100, tokens: 1, interval: Time.second)

@@ -14,8 +14,9 @@ extern "C" {
 /* A bucket of `capacity` tokens which refills by refill_tokens per refill_interval_ns. In any
  * window of t ns it admits at most capacity + t * refill_tokens / refill_interval_ns tokens, exactly
  * so where a token takes a whole number of nanoseconds, and else within what flows in in 2 ns (with a
- * capacity or debt that takes more than 36 years to fill: within a part of a token). The arithmetic is on
- * integers: it does not drift, however long it runs. Lock-free. */
+ * capacity or debt that takes more than 36 years to fill: within a part of a token). A thread that gives
+ * tokens back at a time which is before another's adds at most what flows in in 1 ms. The arithmetic is
+ * on integers: it does not drift, however long it runs. Lock-free. */
 typedef struct agr_limiter agr_limiter;
 
 typedef struct agr_limiter_config {
@@ -179,7 +180,8 @@ agr_status agr_limiter_reserve_all_at(const agr_limiter_demand *demands, uint32_
 /* ---- One bucket per key ---- */
 
 /* A bucket for every key, all of the same capacity and refill: 16 bytes a key, whose memory is
- * bounded from the start. A key whose bucket is full again takes no place. Keys are known by a
+ * bounded from the start. A key whose bucket is full again takes no place (so that a thread whose time is
+ * before another's may find a bucket full that is so by the other's). Keys are known by a
  * keyed 64-bit hash (SipHash-1-3, random seed); two keys share a bucket with probability 2^-63. A
  * request's cost is rounded up to whole nanoseconds of refill. Lock-free. */
 typedef struct agr_keyed_limiter agr_keyed_limiter;

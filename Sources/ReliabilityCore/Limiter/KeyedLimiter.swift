@@ -171,7 +171,7 @@ package struct KeyedLimiter: ~Copyable {
             UInt64(bitPattern: charge.level)),
           expires: Time.add(time, reservationTimeout), now: time)
       else {
-        try refund(tag, charge, charge.tokens, time)
+        try refund(tag, charge, charge.tokens, timeline.readOnward(now))
         throw Failure(.capacity, "max_reservations", "that many reservations are open")
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
@@ -184,8 +184,10 @@ package struct KeyedLimiter: ~Copyable {
       throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
     }
     try requireTime(now, "now_ns")
-    let time = timeline.read(now)
-    guard let payload = reservations.complete(permit, now: time) else { return false }
+    guard let payload = reservations.complete(permit, now: timeline.read(now)) else {
+      return false
+    }
+    let time = timeline.readOnward(now)
     let charge = Charge(
       tokens: Int64(bitPattern: payload.second & ((1 &<< 41) &- 1)),
       level: Int64(bitPattern: payload.third), epoch: payload.second &>> 41)

@@ -103,7 +103,7 @@ package struct Limiter: ~Copyable {
             charged.epoch),
           expires: Time.add(time, reservationTimeout), now: time)
       else {
-        bucket.refund(charged.tokens, of: charged, time)
+        bucket.refund(charged.tokens, of: charged, timeline.readOnward(now))
         throw Limiter.tooManyReservations
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
@@ -119,8 +119,10 @@ package struct Limiter: ~Copyable {
       throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
     }
     try requireTime(now, "now_ns")
-    let time = timeline.read(now)
-    guard let payload = reservations.complete(permit, now: time) else { return false }
+    guard let payload = reservations.complete(permit, now: timeline.read(now)) else {
+      return false
+    }
+    let time = timeline.readOnward(now)
     let charge = Charge(
       tokens: Int64(bitPattern: payload.first), level: Int64(bitPattern: payload.second),
       epoch: payload.third)
@@ -140,7 +142,7 @@ package struct Limiter: ~Copyable {
 
   /// Gives a charge back, when another bucket of the same demand refused.
   package func giveBack(_ charge: Charge, now: Int64) {
-    bucket.refund(charge.tokens, of: charge, timeline.read(now))
+    bucket.refund(charge.tokens, of: charge, timeline.readOnward(now))
   }
 
   /// Adds tokens from elsewhere than the refill; never above the capacity.

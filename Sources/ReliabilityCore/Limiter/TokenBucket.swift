@@ -133,43 +133,50 @@ package struct TokenBucket: ~Copyable {
 
   /// Gives back `tokens` of an earlier charge, as far as that promises nothing twice: not what the bucket
   /// has refilled meanwhile (had it not been taken, it would have spilled over when it was full), nor
-  /// what others have reserved behind it, who keep their wait. Once more than two changes of rate lie
+  /// what others have reserved behind it, who keep their wait, nor debt that a change of rate forgave. Once more than two changes of rate lie
   /// between, neither is known, and nothing comes back.
   package func refund(_ tokens: Int64, of charge: Charge, _ now: Int64) {
     while true {
       let view = view(now)
-      guard let level = translate(charge, to: view.epoch) else { return }
+      guard let (level, forgiven) = translate(charge, to: view.epoch) else { return }
       let units = view.rate.units(Swift.min(tokens, view.rate.capacity))
       let kept = Swift.max(0, level &- view.full)
       let behind = Swift.max(0, view.level &- Swift.max(level, view.flowed))
-      let back = Swift.min(units, kept) &- behind
+      let back = Swift.min(units, kept) &- behind &- forgiven
       guard back > 0 else { return }
       let next = Swift.max(view.level &- back, view.full)
       if exchange(view, next) { return }
     }
   }
 
-  /// A charge's level in the units of a later epoch.
-  private func translate(_ charge: Charge, to epoch: UInt64) -> Int64? {
+  /// A charge's level in the units of a later epoch, and how far it lay beyond the debt of one: so much of it
+  /// was forgiven then.
+  private func translate(_ charge: Charge, to epoch: UInt64) -> (level: Int64, forgiven: Int64)? {
     guard epoch &- charge.epoch <= 2 else { return nil }
     var level = charge.level
+    var forgiven: Int64 = 0
     var number = charge.epoch
     while number != epoch {
-      let old = TokenBucket.word(of: number)
+      let old = rate(at: TokenBucket.word(of: number))
       number &+= 1
-      let new = TokenBucket.word(of: number)
+      let word = TokenBucket.word(of: number)
+      let new = rate(at: word)
       // What had flowed in when the rate changed, in the units of both.
-      let before = Int64(bitPattern: epochs.load(new &+ TokenBucket.flowedBefore))
-      let after = Int64(bitPattern: epochs.load(new &+ TokenBucket.flowedAfter))
-      guard
-        let distance = WideMath.multiplyDivide(
-          (level &- before).magnitude, UInt64(bitPattern: rate(at: new).unitsPerToken),
-          by: UInt64(bitPattern: rate(at: old).unitsPerToken))
+      let before = Int64(bitPattern: epochs.load(word &+ TokenBucket.flowedBefore))
+      let after = Int64(bitPattern: epochs.load(word &+ TokenBucket.flowedAfter))
+      guard let moved = TokenBucket.scale((level &- before).magnitude, old, new),
+        let lost = TokenBucket.scale(forgiven.magnitude, old, new)
       else { return nil }
-      let moved = Int64(bitPattern: distance)
-      level = level >= before ? after &+ moved : after &- moved
+      if level >= before {
+        let kept = Swift.min(moved, new.units(new.maxDebt))
+        level = after &+ kept
+        forgiven = lost &+ (moved &- kept)
+      } else {
+        level = after &- moved
+        forgiven = lost
+      }
     }
-    return level
+    return (level, forgiven)
   }
 
   /// Takes tokens that are used already, into debt if need be, and returns how many of them were
@@ -237,12 +244,16 @@ package struct TokenBucket: ~Copyable {
 
   /// Units of one rate in those of another, within the new one's capacity and debt.
   private static func convert(_ units: Int64, _ old: TokenRate, _ new: TokenRate) -> Int64 {
-    let converted = WideMath.multiplyDivide(
-      units.magnitude, UInt64(bitPattern: new.unitsPerToken),
-      by: UInt64(bitPattern: old.unitsPerToken))
     let most = new.units(units >= 0 ? new.capacity : new.maxDebt)
-    let size = Swift.min(Int64(bitPattern: converted ?? UInt64(bitPattern: most)), most)
+    let size = Swift.min(scale(units.magnitude, old, new) ?? most, most)
     return units >= 0 ? size : 0 &- size
+  }
+
+  /// Units of one rate in those of another; `nil` when they do not fit 62 bits.
+  private static func scale(_ units: UInt64, _ old: TokenRate, _ new: TokenRate) -> Int64? {
+    WideMath.multiplyDivide(
+      units, UInt64(bitPattern: new.unitsPerToken), by: UInt64(bitPattern: old.unitsPerToken)
+    ).map { Int64(bitPattern: $0) }
   }
 
   private static let neverFits = Failure(

@@ -31,6 +31,13 @@ package struct Timeline: ~Copyable {
     return advance(now, time, last)
   }
 
+  /// As `read`, but not before what was read already (within `grain`): for what is given back, which as of
+  /// an older time would seem not to have refilled yet.
+  @inline(__always)
+  package func readOnward(_ now: Int64) -> Int64 {
+    Swift.max(read(now), latest.load(ordering: .relaxed))
+  }
+
   private func advance(_ now: Int64, _ time: Int64, _ last: Int64) -> Int64 {
     let passed = time &- last
     if passed >= 0 && passed <= Timeline.leap && time <= Time.max {
