@@ -8,18 +8,15 @@
  * A call must return, must not touch memory that it was not given (everything ends where a page
  * begins that cannot be touched), must name what it refuses, and must leave every handle good. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
-#include <ffi.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "arguments_values.h"
+#include "arguments_invoke.h"
 
 /* ---- what was being tried, for a call that never came back ---- */
 
 static char present[512];
-static long call_count;
 
 static void describe(const struct call *call, const struct change *const *tried, int count) {
   int length = snprintf(present, sizeof present, "%s", call->function->name);
@@ -171,8 +168,6 @@ static int are_independent(const struct change *const *tried, int count) {
   return count < 2 || (tried[0]->parameter != tried[1]->parameter && !(pointers && numbers));
 }
 
-static int is_known(int32_t status) { return status >= AGR_ERR_SYSTEM && status <= AGR_NOT_FOUND; }
-
 /* An output is zero or as it was; those that their blocks except are not looked at. */
 static int is_untouched(const struct call *call, int index) {
   const struct parameter *parameter = &call->function->parameters[index];
@@ -193,54 +188,6 @@ static int is_untouched(const struct call *call, int index) {
     if (memory[i] != 0 && memory[i] != FILLER) return 0;
   }
   return 1;
-}
-
-static void *symbol(const char *name) { return dlsym(RTLD_DEFAULT, name); }
-
-/* Destroys what a call made, and forgets what it destroyed. */
-static void clean(struct call *call, int32_t status) {
-  struct world *world = call->world;
-  const struct function *function = call->function;
-  for (int i = 0; i < function->count; ++i) {
-    const char *name = function->parameters[i].name;
-    const int makes = contains(function->name, "_create") && begins(name, "out_");
-    if (status != AGR_OK || !call->values[i] || (!makes && !is(name, "out_call"))) continue;
-    void *made = *(void **)(uintptr_t)call->values[i];
-    char destroy[64] = "agr_call_destroy";
-    if (makes) {
-      const int length = (int)(strstr(function->name, "_create") - function->name);
-      snprintf(destroy, sizeof destroy, "%.*s_destroy", length, function->name);
-    }
-    ((void (*)(void *))symbol(destroy))(made);
-  }
-  if (!contains(function->name, "_destroy")) return;
-  void *good = good_handle(world, function->name, function->parameters[0].name);
-  if ((uintptr_t)good != call->values[0]) return; /* one of another kind stays */
-  void **handles[] = {(void **)&world->limiter, (void **)&world->keyed, (void **)&world->breaker,
-                      (void **)&world->budget,  (void **)&world->cache, (void **)&world->policy,
-                      (void **)&world->call};
-  for (int i = 0; i < COUNT(handles); ++i) {
-    if (*handles[i] == good) *handles[i] = NULL;
-  }
-}
-
-static ffi_type *ffi_type_of(enum kind kind) {
-  return kind == KIND_I32                        ? &ffi_type_sint32
-         : kind == KIND_U32                      ? &ffi_type_uint32
-         : kind == KIND_I64                      ? &ffi_type_sint64
-         : kind == KIND_U64 || kind == KIND_SIZE ? &ffi_type_uint64
-                                                 : &ffi_type_pointer;
-}
-
-/* Makes the call; its status, or 0 for what has none. */
-static int32_t invoke(struct call *call, ffi_cif *cif) {
-  void *values[MOST_PARAMETERS];
-  ffi_arg result = 0;
-  for (int i = 0; i < call->function->count; ++i) values[i] = &call->values[i];
-  ffi_call(cif, FFI_FN(symbol(call->function->name)), &result, values);
-  ++call_count;
-  if (call->function->result == RESULT_TEXT) CHECK(result && strlen((const char *)result) < 64);
-  return call->function->result == RESULT_STATUS ? (int32_t)result : AGR_OK;
 }
 
 /* Tries one set of changes; says whether the call was let through. */
@@ -287,9 +234,6 @@ static int try(struct call *call, ffi_cif *cif, const struct change *const *trie
   return status >= 0;
 }
 
-static struct call now;
-static struct world world;
-
 static int is_pure(const char *function) {
   return contains(function, "_create") || contains(function, "_init") ||
          contains(function, "_preset") || begins(function, "agr_backoff") ||
@@ -297,25 +241,11 @@ static int is_pure(const char *function) {
          contains(function, "_read") || contains(function, "_name");
 }
 
-static void prepare(const struct function *function, int afresh) {
-  if (afresh) {
-    world_destroy(&world);
-    world_make(&world);
-  }
-  build(&now, function, &world);
-}
-
 /* One function: as it should be called, with each change, and with every `stride`th pair of them.
  */
 static void try_function(const struct function *function, long most_pairs) {
-  ffi_type *types[MOST_PARAMETERS];
   ffi_cif cif;
-  for (int i = 0; i < function->count; ++i) types[i] = ffi_type_of(function->parameters[i].kind);
-  CHECK(ffi_prep_cif(&cif, FFI_DEFAULT_ABI, (unsigned)function->count,
-                     function->result == RESULT_NONE     ? &ffi_type_void
-                     : function->result == RESULT_STATUS ? &ffi_type_sint32
-                                                         : &ffi_type_pointer,
-                     types) == FFI_OK);
+  prepare_cif(&cif, function);
   alarm(60);
   prepare(function, 1);
   list_changes(&now);
