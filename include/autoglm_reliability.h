@@ -46,7 +46,8 @@
  * agr_result and agr_step results, whose blocks say how long they live. Unless its block says
  * otherwise, a call that does not answer AGR_OK leaves an output zero or as it was.
  *
- * Cost.  Unless its block says otherwise, a function takes constant time and allocates nothing.
+ * Cost.  Unless its block says otherwise, a function takes constant time and allocates nothing. None
+ * needs more than 8 KiB of stack.
  *
  * Versions.  Everything here is there since 0.1, unless its block says otherwise.
  */
