@@ -46,7 +46,8 @@ static long call_once(const struct function *function, ffi_cif *cif, const struc
 
 static void try_function(const struct function *function) {
   ffi_cif cif;
-  prepare_cif(&cif, function);
+  ffi_type *types[MOST_PARAMETERS];
+  prepare_cif(&cif, function, types);
   prepare(function, 1);
   list_changes(&now);
   world_destroy(&world);

@@ -8,56 +8,10 @@
  * A call must return, must not touch memory that it was not given (everything ends where a page
  * begins that cannot be touched), must name what it refuses, and must leave every handle good. */
 #define _GNU_SOURCE
-#include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "arguments_invoke.h"
-
-/* ---- what was being tried, for a call that never came back ---- */
-
-static char present[512];
-
-static void describe(const struct call *call, const struct change *const *tried, int count) {
-  int length = snprintf(present, sizeof present, "%s", call->function->name);
-  for (int i = 0; i < count; ++i) {
-    const struct change *change = tried[i];
-    const uint64_t value =
-        change->kind == KIND_STRUCT_SIZE
-            ? struct_size(change->index,
-                          change->object >= 0 ? call->objects[change->object].structure->size : 0)
-            : bad_value(call, change);
-    length +=
-        snprintf(present + length, sizeof present - (size_t)length, " %s%s%s = %#llx",
-                 call->function->parameters[change->parameter].name, change->field ? "->" : "",
-                 change->field ? change->field->path : "", (unsigned long long)value);
-  }
-}
-
-static void on_signal(int number) {
-  static const char end[] = ": stopped the process\n";
-  if (write(2, present, strlen(present)) < 0 || write(2, end, sizeof end - 1) < 0) _exit(3);
-  signal(number, SIG_DFL);
-  raise(number);
-}
-
-static void watch(void) {
-  static char stack[65536];
-  const stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
-  sigaltstack(&alternative, NULL);
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | SA_NODEFER};
-  const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGFPE, SIGTRAP, SIGALRM};
-  for (int i = 0; i < COUNT(signals); ++i) sigaction(signals[i], &action, NULL);
-}
-
-#define EXPECT(condition)                                                                    \
-  do {                                                                                       \
-    ++checks;                                                                                \
-    if (!(condition) && ++failures <= 200) {                                                 \
-      fprintf(stderr, "%s -> %d \"%.55s\" %.99s: failed: %s\n", present, status,             \
-              status < 0 ? error->field : "", status < 0 ? error->message : "", #condition); \
-    }                                                                                        \
-  } while (0)
+#include "arguments_watch.h"
 
 /* ---- what is right ---- */
 
@@ -193,13 +147,7 @@ static int is_untouched(const struct call *call, int index) {
 /* Tries one set of changes; says whether the call was let through. */
 static int try(struct call *call, ffi_cif *cif, const struct change *const *tried, int count) {
   static agr_error none;
-  /* What moves a structure comes first, and the pointers to structures last. */
-  for (int stage = 0; stage < 3; ++stage) {
-    for (int i = 0; i < count; ++i) {
-      const int is_size = tried[i]->kind == KIND_STRUCT_SIZE;
-      if (stage == (is_size ? 0 : tried[i]->field ? 1 : 2)) apply(call, tried[i]);
-    }
-  }
+  apply_all(call, tried, count);
   describe(call, tried, count);
   const int last = call->function->count - 1;
   const int has_error = last >= 0 && is(call->function->parameters[last].name, "error");
@@ -245,7 +193,8 @@ static int is_pure(const char *function) {
  */
 static void try_function(const struct function *function, long most_pairs) {
   ffi_cif cif;
-  prepare_cif(&cif, function);
+  ffi_type *types[MOST_PARAMETERS];
+  prepare_cif(&cif, function, types);
   alarm(60);
   prepare(function, 1);
   list_changes(&now);

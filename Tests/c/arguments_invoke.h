@@ -60,8 +60,8 @@ static int32_t invoke(struct call *call, ffi_cif *cif) {
   return call->function->result == RESULT_STATUS ? (int32_t)result : AGR_OK;
 }
 
-static void prepare_cif(ffi_cif *cif, const struct function *function) {
-  static ffi_type *types[MOST_PARAMETERS];
+/* `types` must last as long as `cif`. */
+static void prepare_cif(ffi_cif *cif, const struct function *function, ffi_type **types) {
   for (int i = 0; i < function->count; ++i) types[i] = ffi_type_of(function->parameters[i].kind);
   ffi_type *result = function->result == RESULT_NONE     ? &ffi_type_void
                      : function->result == RESULT_STATUS ? &ffi_type_sint32
@@ -73,7 +73,7 @@ static void prepare_cif(ffi_cif *cif, const struct function *function) {
 static struct call now;
 static struct world world;
 
-static void prepare(const struct function *function, int afresh) {
+static inline void prepare(const struct function *function, int afresh) {
   if (afresh) {
     world_destroy(&world);
     world_make(&world);

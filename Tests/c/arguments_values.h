@@ -136,6 +136,16 @@ static void apply(struct call *call, const struct change *change) {
   store(object, change, value);
 }
 
+static inline void apply_all(struct call *call, const struct change *const *tried, int count) {
+  /* What moves a structure comes first, and the pointers to structures last. */
+  for (int stage = 0; stage < 3; ++stage) {
+    for (int i = 0; i < count; ++i) {
+      const int is_size = tried[i]->kind == KIND_STRUCT_SIZE;
+      if (stage == (is_size ? 0 : tried[i]->field ? 1 : 2)) apply(call, tried[i]);
+    }
+  }
+}
+
 static struct change changes[MOST_CHANGES];
 static int change_count;
 
