@@ -3,8 +3,9 @@
 // libautoglm_reliability for C++17: handles that clean up after themselves, std::chrono, permits that
 // cannot be lost. Header-only over the C interface, whose conventions hold; see autoglm_reliability.h.
 //
-// Nothing here throws. What can fail returns agr::Result<T>, a status with a value; a constructor
-// that can fail is a static create(). Answers such as "limited" are values of Status, not errors.
+// Nothing here throws, but what a function given to Policy::execute throws passes through. What can
+// fail returns agr::Result<T>, a status with a value; a constructor that can fail is a static create().
+// Answers such as "limited" are values of Status, not errors.
 // Permits, leases, reservations and calls are move-only, and give back what they hold when dropped:
 // a permit is reported neutral, a reservation cancelled, a lease abandoned.
 #ifndef AUTOGLM_RELIABILITY_HPP
@@ -15,10 +16,15 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <optional>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+
+#ifdef __cpp_exceptions
+#include <cxxabi.h>
+#endif
 
 namespace agr {
 
@@ -97,6 +103,45 @@ class Handle {
 
  private:
   T* pointer_ = nullptr;
+};
+
+/// A function that makes attempts, as C calls it. No exception may unwind the library, so it waits here.
+template <typename Function>
+class Attempts {
+ public:
+  explicit Attempts(Function& function) noexcept : function_(function) {}
+
+  static void run(const agr_step* step, agr_outcome* outcome, void* data) {
+    auto& self = *static_cast<Attempts*>(data);
+    const uint64_t id = outcome->attempt_id;
+#ifdef __cpp_exceptions
+    try {
+      *outcome = self.function_(*step);
+#ifdef __GLIBCXX__
+    } catch (abi::__forced_unwind&) {
+      throw;  // the end of the thread, which nothing may stop
+#endif
+    } catch (...) {
+      self.thrown_ = std::current_exception();
+      outcome->error_class = AGR_CLASS_CANCELLED;
+    }
+#else
+    *outcome = self.function_(*step);
+#endif
+    outcome->attempt_id = id;
+  }
+
+  void rethrow() {
+#ifdef __cpp_exceptions
+    if (thrown_) std::rethrow_exception(thrown_);
+#endif
+  }
+
+ private:
+  Function& function_;
+#ifdef __cpp_exceptions
+  std::exception_ptr thrown_;
+#endif
 };
 
 /// A structure with the library's defaults.
@@ -595,24 +640,19 @@ class Policy {
     return call;
   }
 
-  /// Runs a call to its end on this thread; `attempt(const agr_step&) -> agr_outcome`, which must not
-  /// throw. Blocks.
+  /// Runs a call to its end on this thread; `attempt(const agr_step&) -> agr_outcome`. Blocks. What it
+  /// throws ends the call as cancelled, and then goes on to the caller.
   template <typename Attempt>
-  Result<Call> execute(const agr_request& request, Attempt&& attempt) noexcept {
+  Result<Call> execute(const agr_request& request, Attempt&& attempt) {
     agr_error error{};
     agr_call* handle = nullptr;
     Call call;
-    const Status status{agr_policy_execute(
-        get(), &request,
-        [](const agr_step* step, agr_outcome* outcome, void* data) {
-          auto& function = *static_cast<std::remove_reference_t<Attempt>*>(data);
-          const uint64_t id = outcome->attempt_id;
-          *outcome = function(*step);
-          outcome->attempt_id = id;
-        },
-        const_cast<void*>(static_cast<const void*>(&attempt)), &handle, &call.step_, &error)};
-    if (!status) return {status, error};
+    detail::Attempts<std::remove_reference_t<Attempt>> attempts{attempt};
+    const Status status{agr_policy_execute(get(), &request, attempts.run, &attempts, &handle,
+                                           &call.step_, &error)};
     call.handle_ = detail::Handle<agr_call, agr_call_destroy>{handle};
+    attempts.rethrow();
+    if (!status) return {status, error};
     return call;
   }
 

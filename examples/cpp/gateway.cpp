@@ -132,7 +132,7 @@ void with_a_policy() {
       request.costs[0] = estimate;
       auto call = policy.execute(request, [&](const agr_step&) {
         auto outcome = agr::outcome();
-        try {  // nothing may be thrown through the policy
+        try {  // thrown on, it would end the call: this is to be retried
           outcome.costs[0] = model.generate();
         } catch (const std::runtime_error&) {
           outcome.error_class = AGR_CLASS_TRANSIENT;

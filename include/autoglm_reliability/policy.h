@@ -269,7 +269,8 @@ void agr_call_destroy(agr_call *call);
 void agr_call_destroy_at(agr_call *call, int64_t now_ns);
 
 /* Makes one attempt. outcome comes initialised as a failure without a code (AGR_CLASS_TRANSIENT), with
- * the attempt's id; what it points to must live until the function is called again, or execute returns. */
+ * the attempt's id; what it points to must live until the function is called again, or execute returns.
+ * It must return: what leaves it by longjmp or an exception leaves the call alive for ever. */
 typedef void (*agr_attempt_fn)(const agr_step *step, agr_outcome *outcome, void *user_data);
 
 /* Runs a call to its end on this thread: attempts by `attempt`, waits by sleeping. Blocks.
