@@ -158,6 +158,30 @@ private final class KeyedBox: @unchecked Sendable {
     #expect(left == 0, "the second burst used what the first one's refill gave")
   }
 
+  @Test("What comes back is not held back by what others have taken, unless they wait")
+  func othersBehind() throws {
+    let limiter = try makeKeyed(keys: 16)
+    let key = try tag(limiter, 1)
+    guard case .granted(let one) = try limiter.reserve(key, 5, maxWait: 0, now: 0),
+      case .granted(let two) = try limiter.reserve(key, 5, maxWait: 0, now: 0)
+    else {
+      Issue.record("refused")
+      return
+    }
+    let first = try limiter.settle(one.permit, actual: 2, now: 0)
+    let left = try limiter.available(key, now: 0)
+    let taken = try admits(limiter, 1, 3, 0)
+    guard case .granted = try limiter.reserve(key, 5, maxWait: Time.second, now: 0) else {
+      Issue.record("refused")
+      return
+    }
+    let second = try limiter.settle(two.permit, actual: 0, now: 0)
+    let debt = try limiter.available(key, now: 0)
+    #expect(first && taken && second)
+    #expect(left == 3)
+    #expect(debt == -5, "one waits behind, and keeps his wait")
+  }
+
   @Test("What has refilled since does not come back, though others took less than it")
   func oldReservation() throws {
     let limiter = try makeKeyed(keys: 16)

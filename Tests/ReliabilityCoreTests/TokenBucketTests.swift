@@ -184,6 +184,23 @@ private func admits(_ limiter: borrowing Limiter, _ tokens: Int64, _ now: Int64)
     #expect(left == 0, "of the debt of 8, 6 were forgiven and 2 are given back")
   }
 
+  @Test("What came back of one reservation is not missing when the next comes back")
+  func twoBack() throws {
+    let limiter = try makeLimiter(capacity: 10, tokens: 1, interval: Time.second)
+    guard case .granted(let one) = try limiter.reserve(5, maxWait: 0, now: 0),
+      case .granted(let two) = try limiter.reserve(5, maxWait: 0, now: 0)
+    else {
+      Issue.record("refused")
+      return
+    }
+    let first = try limiter.settle(one.permit, actual: 0, now: 0)
+    let taken = try admits(limiter, 4, 4 * Time.second)
+    let second = try limiter.settle(two.permit, actual: 0, now: 4 * Time.second)
+    let left = try limiter.available(now: 4 * Time.second)
+    #expect(first && taken && second)
+    #expect(left == 6, "without the two it was full before the 4 were taken")
+  }
+
   @Test("A thread that is late gives back no more than is left at the latest time")
   func lateRefund() throws {
     let limiter = try makeLimiter(capacity: 10, tokens: 10, interval: Time.second)

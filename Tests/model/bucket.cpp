@@ -37,6 +37,9 @@ Wide Bucket::level(int64_t time) const {
   return std::max(level_, rate_.flowed(time) - Wide(rate_.capacity) * rate_.unit);
 }
 
+/// Below every level.
+static constexpr Wide kNowhere = -(Wide(1) << 100);
+
 static int64_t until(int64_t time, int64_t now) {
   if (time == AGR_FOREVER) return AGR_FOREVER;
   return time > now ? time - now : 0;
@@ -65,7 +68,8 @@ Grant Bucket::reserve(int64_t tokens, int64_t longest, int64_t time, Charge& cha
   return {AGR_OK, wait};
 }
 
-void Bucket::refund(const Charge& charge, int64_t tokens, int64_t time) {
+void Bucket::refund(const Charge& charge, int64_t tokens, int64_t time,
+                    const std::vector<Charge*>& others) {
   if (charge.changes > 2) return;
   const Wide full = rate_.flowed(time) - Wide(rate_.capacity) * rate_.unit, present = level(time);
   // What has refilled since the charge would have spilled over without it.
@@ -74,7 +78,11 @@ void Bucket::refund(const Charge& charge, int64_t tokens, int64_t time) {
   const Wide behind = std::max<Wide>(0, present - std::max(charge.level, rate_.flowed(time)));
   const Wide asked = Wide(std::min(tokens, rate_.capacity)) * rate_.unit;
   const Wide back = std::min(asked, left) - behind - charge.forgiven;
-  if (back > 0) level_ = std::max(present - back, full);
+  if (back <= 0) return;
+  level_ = std::max(present - back, full);
+  // The bucket is nearer to full than it was since the others' charges; those of another rate are lost.
+  for (Charge* other : others)
+    if (other->level > level_) other->level = other->changes ? kNowhere : level_;
 }
 
 int64_t Bucket::charge(int64_t tokens, int64_t time) {
@@ -103,12 +111,13 @@ void Bucket::change(const Rate& rate, int64_t time, std::vector<Charge*> charges
   const Wide size = std::min(scaled(available >= 0 ? available : -available), most);
   level_ = after - (available >= 0 ? size : -size);
   for (Charge* charge : charges) {
+    charge->changes += 1;
+    if (charge->level == kNowhere) continue;
     const Wide distance = charge->level - before;
     const Wide moved = scaled(distance >= 0 ? distance : -distance);
     const Wide kept = distance >= 0 ? std::min(moved, Wide(rate.debt) * rate.unit) : moved;
     charge->level = distance >= 0 ? after + kept : after - kept;
     charge->forgiven = scaled(charge->forgiven) + moved - kept;
-    charge->changes += 1;
   }
   rate_ = rate;
 }

@@ -50,7 +50,9 @@ class Bucket {
 
   Grant take(int64_t tokens, int64_t time);
   Grant reserve(int64_t tokens, int64_t longest, int64_t time, Charge& charge);
-  void refund(const Charge& charge, int64_t tokens, int64_t time);
+  /// `others` are the charges of open reservations.
+  void refund(const Charge& charge, int64_t tokens, int64_t time,
+              const std::vector<Charge*>& others);
   /// Charges what is used already; returns what is forgiven.
   int64_t charge(int64_t tokens, int64_t time);
   /// Puts tokens in.

@@ -266,8 +266,13 @@ class Run {
       // What has refilled since does not come back, nor what others reserved behind it.
       const int64_t back = one.then[0].cost(one.tokens - actual);
       const int64_t kept = std::min(back, std::max<int64_t>(0, one.level - time));
-      const int64_t given = kept - std::max<int64_t>(0, full - std::max(one.level, time));
-      if (given > 0 && full > time) full -= given;
+      const int64_t empty = time + costs_.burst;
+      const int64_t given = kept - std::max<int64_t>(0, full - std::max(one.level, empty));
+      if (given <= 0 || full <= time) return;
+      full -= given;
+      // The bucket is nearer to full than it was since the others' charges.
+      for (auto& [id, other] : open_)
+        if (other.key == one.key && !other.ended) other.level = std::min(other.level, full);
     }
   }
 

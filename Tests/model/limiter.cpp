@@ -84,16 +84,18 @@ class Pair {
   uint32_t most() const { return config_.max_reservations; }
   int64_t expiry(int64_t time) const { return later(time, config_.reservation_timeout_ns); }
 
-  void refund(const Charge& charge, int64_t tokens, int64_t time) {
-    bucket_->refund(charge, tokens, time);
+  void refund(const Charge& charge, int64_t tokens, int64_t time,
+              const std::vector<Charge*>& others) {
+    bucket_->refund(charge, tokens, time, others);
     // limiter.h: given back at an older time, within 1 ms.
     if (time < latest_) windows_.allow(bucket_->rate(), kMillisecond);
     windows_.correct(charge.use, charge.tokens - tokens);
   }
 
-  void settle(Open& one, int64_t actual, int64_t time) {
+  void settle(Open& one, int64_t actual, int64_t time, const std::vector<Charge*>& others) {
     if (actual < 0) return;
-    if (actual < one.charge.tokens) refund(one.charge, one.charge.tokens - actual, time);
+    if (actual < one.charge.tokens)
+      refund(one.charge, one.charge.tokens - actual, time, others);
     if (actual > one.charge.tokens)
       forgiven_ += bucket_->charge(actual - one.charge.tokens, time);
   }
@@ -197,6 +199,14 @@ class Run {
     return status;
   }
 
+  /// The charges of a bucket's open reservations.
+  std::vector<Charge*> charges_of(size_t bucket) {
+    std::vector<Charge*> charges;
+    for (auto& [id, one] : open_)
+      if (one.bucket == bucket && !one.ended) charges.push_back(&one.charge);
+    return charges;
+  }
+
   /// A refusal is honest: one nanosecond before its time nothing has changed, then it is admitted.
   void come_back(const Step& step, int64_t now) {
     if (pair(step).config_.observe || attempt(step, now) != AGR_LIMITED) return;
@@ -216,7 +226,7 @@ class Run {
     if (least >= one.most()) expect_equal(status, AGR_ERR_CAPACITY, "reserve");
     if (most < one.most()) expect_equal(status, AGR_OK, "reserve");
     if (status == AGR_ERR_CAPACITY) {
-      one.refund(charge, charge.tokens, one.read_onward(now));
+      one.refund(charge, charge.tokens, one.read_onward(now), charges_of(index));
       return;
     }
     expect_equal(seen.wait_ns, wanted.wait, "wait_ns");
@@ -262,7 +272,7 @@ class Run {
                    cancel ? "cancel" : "settle");
     if (!one || one->ended) return;
     one->ended = true;
-    if (status == AGR_OK) pair.settle(*one, actual, pair.read_onward(now));
+    if (status == AGR_OK) pair.settle(*one, actual, pair.read_onward(now), charges_of(one->bucket));
   }
 
   void available(const Step& step, int64_t now) {
@@ -274,9 +284,7 @@ class Run {
   }
 
   void reconfigure(const Step& step, int64_t now) {
-    std::vector<Charge*> charges;
-    for (auto& [id, one] : open_)
-      if (one.bucket == bucket(step) && !one.ended) charges.push_back(&one.charge);
+    const std::vector<Charge*> charges = charges_of(bucket(step));
     pair(step).reconfigure(std::max<int64_t>(1, step.values[2]), step.values[3],
                            std::min(step.values[4], std::max<int64_t>(1, step.values[5])),
                            std::max<int64_t>(1, step.values[5]), now, charges);
@@ -325,7 +333,7 @@ class Run {
     for (size_t index = 0; index < asked; ++index) {
       if (grants[index].status == AGR_OK)
         pairs_[index]->refund(charges[index], charges[index].tokens,
-                              pairs_[index]->read_onward(now));
+                              pairs_[index]->read_onward(now), charges_of(index));
     }
     return status;
   }

@@ -93,8 +93,9 @@ agr_status agr_limiter_reserve_at(agr_limiter *limiter, int64_t tokens, int64_t 
 
 /* Gives a reservation back, as far as that promises no token twice: not what the bucket has refilled
  * since, which would have spilled over; not what others have reserved behind it, who keep their wait;
- * and nothing once the limiter was reconfigured more than twice since.
- * Answers  AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT. */
+ * and nothing once the limiter was reconfigured more than twice since, or once and another's came back.
+ * Answers     AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT.
+ * Complexity  O(1); where tokens come back O(the most reservations that were open at a time). */
 agr_status agr_limiter_cancel(agr_limiter *limiter, uint64_t permit, agr_error *error);
 agr_status agr_limiter_cancel_at(agr_limiter *limiter, uint64_t permit, int64_t now_ns,
                                  agr_error *error);
@@ -102,7 +103,8 @@ agr_status agr_limiter_cancel_at(agr_limiter *limiter, uint64_t permit, int64_t 
 /* Ends a reservation by its real cost: the rest is given back, or the excess taken, if need be
  * into debt, at most to max_debt_tokens.
  * actual_tokens  0 ... 2^50; -1: unknown, which keeps what was reserved.
- * Answers        AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT (the reservation is still open). */
+ * Answers        AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT (the reservation is still open).
+ * Complexity     as _cancel. */
 agr_status agr_limiter_settle(agr_limiter *limiter, uint64_t permit, int64_t actual_tokens,
                               agr_error *error);
 agr_status agr_limiter_settle_at(agr_limiter *limiter, uint64_t permit, int64_t actual_tokens,

@@ -24,6 +24,19 @@ package struct Charge {
     self.level = level
     self.epoch = epoch
   }
+
+  /// As a limiter remembers it of a reservation.
+  init(_ payload: PermitTable.Payload) {
+    self.init(
+      tokens: Int64(bitPattern: payload.first), level: Int64(bitPattern: payload.second),
+      epoch: payload.third)
+  }
+
+  static let levelWord = 1
+
+  var payload: PermitTable.Payload {
+    PermitTable.Payload(UInt64(bitPattern: tokens), UInt64(bitPattern: level), epoch)
+  }
 }
 
 /// Tokens taken ahead of their use.

@@ -267,11 +267,21 @@ package struct KeyedLimiter: ~Copyable {
     let changes = (epochMark() &- charge.epoch) & KeyedLimiter.epochMask
     guard changes <= 2 else { return }
     let then = rate(of: epoch.load(ordering: .acquiring) &- changes)
-    let kept = Swift.min(then.cost(tokens), Time.subtract(charge.level, time))
-    guard kept > 0 else { return }
+    let cost = then.cost(tokens)
+    guard cost > 0 && charge.level > time else { return }
+    // Beyond this there is debt, and others wait.
+    let empty = time &+ rate().burst
     try change(tag, time) { full in
-      let back = kept &- Swift.max(0, full &- Swift.max(charge.level, time))
-      return back > 0 && full > time ? .set(full: full &- back) : .keep
+      let level = Swift.min(charge.level, full)
+      let kept = Swift.min(cost, Time.subtract(level, time))
+      let back = kept &- Swift.max(0, full &- Swift.max(level, empty))
+      guard back > 0 else { return .keep }
+      let next = full &- back
+      reservations.revise(word: 2) { other in
+        other.first == tag && Int64(bitPattern: other.third) > next
+          ? UInt64(bitPattern: next) : nil
+      }
+      return .set(full: next)
     }
   }
 

@@ -98,12 +98,9 @@ package struct Limiter: ~Copyable {
       let time = timeline.read(now)
       guard
         let permit = reservations.claim(
-          PermitTable.Payload(
-            UInt64(bitPattern: charged.tokens), UInt64(bitPattern: charged.level),
-            charged.epoch),
-          expires: Time.add(time, reservationTimeout), now: time)
+          charged.payload, expires: Time.add(time, reservationTimeout), now: time)
       else {
-        bucket.refund(charged.tokens, of: charged, timeline.readOnward(now))
+        giveBack(charged, now: now)
         throw Limiter.tooManyReservations
       }
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
@@ -123,12 +120,10 @@ package struct Limiter: ~Copyable {
       return false
     }
     let time = timeline.readOnward(now)
-    let charge = Charge(
-      tokens: Int64(bitPattern: payload.first), level: Int64(bitPattern: payload.second),
-      epoch: payload.third)
+    let charge = Charge(payload)
     if actual == -1 || actual == charge.tokens { return true }
     if actual < charge.tokens {
-      bucket.refund(charge.tokens &- actual, of: charge, time)
+      bucket.refund(charge.tokens &- actual, of: charge, time, reservations)
     } else {
       let lost = bucket.charge(actual &- charge.tokens, time)
       if lost > 0 { forgiven.wrappingAdd(UInt64(bitPattern: lost), ordering: .relaxed) }
@@ -140,9 +135,9 @@ package struct Limiter: ~Copyable {
     try settle(permit, actual: 0, now: now)
   }
 
-  /// Gives a charge back, when another bucket of the same demand refused.
+  /// Gives a charge back at once: there was no permit, or another bucket of the same demand refused.
   package func giveBack(_ charge: Charge, now: Int64) {
-    bucket.refund(charge.tokens, of: charge, timeline.readOnward(now))
+    bucket.refund(charge.tokens, of: charge, timeline.readOnward(now), reservations)
   }
 
   /// Adds tokens from elsewhere than the refill; never above the capacity.

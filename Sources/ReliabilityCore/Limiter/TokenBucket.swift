@@ -20,6 +20,8 @@ package struct TokenBucket: ~Copyable {
   private static let closed: UInt64 = 1 << 63
   /// Keeps the stored level positive although it may be as low as −capacity.
   private static let bias: Int64 = 1 << 61
+  /// Below every level.
+  private static let lowest: Int64 = -1 << 61
 
   package init(_ rate: TokenRate, initial: Int64, now: Int64) throws(Failure) {
     let epochs = try AtomicWords(count: Int(TokenBucket.epochCount) &* TokenBucket.stride)
@@ -133,20 +135,40 @@ package struct TokenBucket: ~Copyable {
 
   /// Gives back `tokens` of an earlier charge, as far as that promises nothing twice: not what the bucket
   /// has refilled meanwhile (had it not been taken, it would have spilled over when it was full), nor
-  /// what others have reserved behind it, who keep their wait, nor debt that a change of rate forgave. Once more than two changes of rate lie
-  /// between, neither is known, and nothing comes back.
-  package func refund(_ tokens: Int64, of charge: Charge, _ now: Int64) {
+  /// what others have reserved behind it, who keep their wait, nor debt that a change of rate forgave. Once
+  /// more than two changes of rate lie between, none of it is known, and nothing comes back.
+  ///
+  /// The level falls by that. What was reserved above lies no higher from then on: how far its bucket would
+  /// be from full without it is counted from there.
+  package func refund(
+    _ tokens: Int64, of charge: Charge, _ now: Int64, _ reservations: borrowing PermitTable
+  ) {
     while true {
       let view = view(now)
-      guard let (level, forgiven) = translate(charge, to: view.epoch) else { return }
+      guard let (translated, forgiven) = translate(charge, to: view.epoch) else { return }
+      let level = Swift.min(translated, view.level)
       let units = view.rate.units(Swift.min(tokens, view.rate.capacity))
       let kept = Swift.max(0, level &- view.full)
       let behind = Swift.max(0, view.level &- Swift.max(level, view.flowed))
       let back = Swift.min(units, kept) &- behind &- forgiven
       guard back > 0 else { return }
       let next = Swift.max(view.level &- back, view.full)
+      // Before the exchange, so that whoever sees the new level sees these too.
+      reservations.revise(word: Charge.levelWord) { lowered(Charge($0), to: next, view.epoch) }
       if exchange(view, next) { return }
     }
+  }
+
+  /// Where the level of an earlier charge lies when the bucket's falls to `level`; `nil`: where it was.
+  private func lowered(_ charge: Charge, to level: Int64, _ epoch: UInt64) -> UInt64? {
+    if charge.epoch == epoch {
+      return charge.level > level ? UInt64(bitPattern: level) : nil
+    }
+    guard let (translated, _) = translate(charge, to: epoch), translated > level else {
+      return nil
+    }
+    // In the units of another rate there is no such level: nothing comes back.
+    return UInt64(bitPattern: TokenBucket.lowest)
   }
 
   /// A charge's level in the units of a later epoch, and how far it lay beyond the debt of one: so much of it

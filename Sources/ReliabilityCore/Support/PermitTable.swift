@@ -37,6 +37,8 @@ package struct PermitTable: ~Copyable {
   private let stride: Int
   /// Where the last permit was returned: the slot most likely free, and in the cache.
   private let hint: Atomic<Int>
+  /// The slots from here on were never used.
+  private let used: Atomic<Int>
   private let count: Int
 
   /// `count` at most 2^20; 0 makes a table that never gives a permit. `payloadWords` 1, 2 or 3.
@@ -46,6 +48,7 @@ package struct PermitTable: ~Copyable {
     stride = 2 &+ payloadWords
     self.count = count
     hint = Atomic(0)
+    used = Atomic(0)
     var stream = SplitMix64(seed: seed)
     for slot in 0..<count {
       // 41 bits of generation to begin with: 2^41 uses until the top bit is reached. Never 0.
@@ -72,6 +75,7 @@ package struct PermitTable: ~Copyable {
           slots.store(base &+ 2, payload.first)
           if stride > 3 { slots.store(base &+ 3, payload.second) }
           if stride > 4 { slots.store(base &+ 4, payload.third) }
+          if slot >= used.load(ordering: .relaxed) { used.max(slot &+ 1, ordering: .relaxed) }
           slots.storeReleasing(base, generation | PermitTable.busy)
           hint.store(slot &+ 1, ordering: .relaxed)
           return permit(generation, slot)
@@ -92,9 +96,7 @@ package struct PermitTable: ~Copyable {
       self.permit(tag & ~PermitTable.stateMask, slot) == permit
     else { return nil }
     let expires = Int64(bitPattern: slots.load(base &+ 1))
-    let payload = Payload(
-      slots.load(base &+ 2), stride > 3 ? slots.load(base &+ 3) : 0,
-      stride > 4 ? slots.load(base &+ 4) : 0)
+    let payload = payload(base)
     let freed = (tag & ~PermitTable.stateMask) | PermitTable.free
     guard slots.exchange(base, tag, freed) else { return nil }
     hint.store(slot, ordering: .relaxed)
@@ -114,6 +116,28 @@ package struct PermitTable: ~Copyable {
       }
     }
     return (open, soonest)
+  }
+
+  /// Changes one word of what is remembered of the permits that are out: `change` says what it becomes, if it
+  /// does. Of as many slots as were ever used at a time.
+  package func revise(word: Int, _ change: (Payload) -> UInt64?) {
+    for slot in 0..<used.load(ordering: .relaxed) {
+      let base = slot &* stride
+      while slots.loadAcquiring(base) & PermitTable.stateMask == PermitTable.busy {
+        let old = slots.load(base &+ 2 &+ word)
+        // An exchange that fails met another such change, or a permit that ended.
+        guard let new = change(payload(base)), !slots.exchange(base &+ 2 &+ word, old, new) else {
+          break
+        }
+      }
+    }
+  }
+
+  @inline(__always)
+  private func payload(_ base: Int) -> Payload {
+    Payload(
+      slots.load(base &+ 2), stride > 3 ? slots.load(base &+ 3) : 0,
+      stride > 4 ? slots.load(base &+ 4) : 0)
   }
 
   @inline(__always)
