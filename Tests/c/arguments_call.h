@@ -54,7 +54,7 @@ enum { MOST_PARAMETERS = 12, MOST_OBJECTS = 16, MOST_CHANGES = 4000, FILLER = 0x
 
 /* ---- memory that ends at a page which cannot be touched ---- */
 
-static char *slot_ends[MOST_OBJECTS];
+static _Thread_local char *slot_ends[MOST_OBJECTS];
 
 static void make_slots(void) {
   const size_t page = 4096;
@@ -63,6 +63,10 @@ static void make_slots(void) {
     if (base == MAP_FAILED || mprotect(base + 2 * page, page, PROT_NONE)) abort();
     slot_ends[i] = base + 2 * page;
   }
+}
+
+static inline void free_slots(void) {
+  for (int i = 0; i < MOST_OBJECTS; ++i) munmap(slot_ends[i] - 2 * 4096, 3 * 4096);
 }
 
 /* ---- a call ---- */

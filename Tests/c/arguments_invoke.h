@@ -8,7 +8,7 @@
 
 #include "arguments_values.h"
 
-static long call_count;
+static _Thread_local long call_count;
 
 static int is_known(int32_t status) { return status >= AGR_ERR_SYSTEM && status <= AGR_NOT_FOUND; }
 
@@ -70,8 +70,8 @@ static void prepare_cif(ffi_cif *cif, const struct function *function, ffi_type 
   CHECK(ffi_prep_cif(cif, FFI_DEFAULT_ABI, count, result, types) == FFI_OK);
 }
 
-static struct call now;
-static struct world world;
+static _Thread_local struct call now;
+static _Thread_local struct world world;
 
 static inline void prepare(const struct function *function, int afresh) {
   if (afresh) {

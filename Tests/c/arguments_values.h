@@ -146,8 +146,8 @@ static inline void apply_all(struct call *call, const struct change *const *trie
   }
 }
 
-static struct change changes[MOST_CHANGES];
-static int change_count;
+static _Thread_local struct change changes[MOST_CHANGES];
+static _Thread_local int change_count;
 
 static void add_changes(struct change change) {
   for (change.index = 0; change.index < value_count(change.kind); ++change.index) {

@@ -8,7 +8,7 @@
 
 #include "arguments_invoke.h"
 
-static char present[512];
+static _Thread_local char present[512];
 
 static void describe(const struct call *call, const struct change *const *tried, int count) {
   int length = snprintf(present, sizeof present, "%s", call->function->name);

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Any function after any other, on the same handles, with up to three bad values at once: what one
- * strange call leaves behind is where the next one begins.
+ * strange call leaves behind is where the next one begins. Every other world is shared by threads.
  *
  *   test_random_calls [CALLS [SEED]] */
 #define _GNU_SOURCE
+#include <malloc.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include "arguments_watch.h"
 
-enum { CALLS_IN_A_WORLD = 1000, FUNCTIONS = COUNT(functions) };
+enum { THREADS = 4, CALLS_OF_A_THREAD = 500, FUNCTIONS = COUNT(functions) };
 
-static uint64_t stream;
+static ffi_cif cifs[FUNCTIONS];
+static _Thread_local uint64_t stream;
+static _Thread_local int is_shared;
 
 static int draw(int limit) {
   uint64_t random;
@@ -24,10 +28,15 @@ static int may_change(const struct call *call, const struct change *change) {
   return !is(change_path(call, change), "timeout_ns");
 }
 
-static void call_at_random(ffi_cif *cifs) {
+/* Else most of the handles would soon be gone; those that others use stay. */
+static int is_left_out(const char *function) {
+  return contains(function, "_destroy") &&
+         (is_shared ? !begins(function, "agr_call") : draw(50) != 0);
+}
+
+static void call_at_random(void) {
   int index = draw(FUNCTIONS);
-  /* Else most of the handles would soon be gone. */
-  while (contains(functions[index].name, "_destroy") && draw(50)) index = draw(FUNCTIONS);
+  while (is_left_out(functions[index].name)) index = draw(FUNCTIONS);
   const struct change *tried[3];
   int count = draw(4), kept = 0;
   build(&now, &functions[index], &world);
@@ -39,7 +48,7 @@ static void call_at_random(ffi_cif *cifs) {
   }
   describe(&now, tried, kept);
   apply_all(&now, tried, kept);
-  static agr_error none;
+  static const agr_error none;
   const int last = functions[index].count - 1;
   const int has_error = last >= 0 && is(functions[index].parameters[last].name, "error");
   const agr_error *error = &none;
@@ -54,28 +63,65 @@ static void call_at_random(ffi_cif *cifs) {
   EXPECT(world_is_good(&world));
 }
 
+struct thread {
+  pthread_t id;
+  const struct world *shared;
+  uint64_t seed;
+  long calls;
+};
+
+/* A thread has its own call; all else is everybody's. */
+static void *run_thread(void *argument) {
+  struct thread *self = argument;
+  agr_step step = {.struct_size = sizeof step};
+  make_slots();
+  stream = self->seed;
+  is_shared = 1;
+  world = *self->shared;
+  CHECK(agr_call_begin_at(world.policy, NULL, world.now, &world.call, &step, NULL) == AGR_OK);
+  for (int i = 0; i < CALLS_OF_A_THREAD; ++i) call_at_random();
+  agr_call_destroy(world.call);
+  free_slots();
+  self->calls = call_count;
+  return NULL;
+}
+
+static void share_world(uint64_t seed) {
+  struct thread threads[THREADS];
+  for (int i = 0; i < THREADS; ++i) {
+    threads[i] = (struct thread){.shared = &world, .seed = seed + (uint64_t)i};
+    CHECK(pthread_create(&threads[i].id, NULL, run_thread, &threads[i]) == 0);
+  }
+  for (int i = 0; i < THREADS; ++i) {
+    CHECK(pthread_join(threads[i].id, NULL) == 0);
+    call_count += threads[i].calls;
+  }
+}
+
 int main(int count, char **arguments) {
-  static ffi_cif cifs[FUNCTIONS];
   static ffi_type *types[FUNCTIONS][MOST_PARAMETERS];
   const long calls = count > 1 ? atol(arguments[1]) : 300000;
-  uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 0) : agr_random();
+  const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 0) : agr_random();
   stream = seed;
   printf("seed %llu\n", (unsigned long long)seed);
   fflush(stdout);
   watch();
   make_slots();
-  const struct rlimit limit = {.rlim_cur = 64 << 20, .rlim_max = RLIM_INFINITY};
+  mallopt(M_ARENA_MAX, 1);
+  const struct rlimit limit = {.rlim_cur = 128 << 20, .rlim_max = RLIM_INFINITY};
   setrlimit(RLIMIT_AS, &limit);
   for (int i = 0; i < FUNCTIONS; ++i) prepare_cif(&cifs[i], &functions[i], types[i]);
-  for (long n = 0; n < calls; ++n) {
-    if (n % CALLS_IN_A_WORLD == 0) {
-      alarm(60);
-      world_destroy(&world);
-      world_make(&world);
+  for (long round = 0; call_count < calls; ++round) {
+    alarm(60);
+    world_make(&world);
+    if (round % 2) {
+      share_world(seed + (uint64_t)round * THREADS);
+    } else {
+      for (int i = 0; i < THREADS * CALLS_OF_A_THREAD; ++i) call_at_random();
     }
-    call_at_random(cifs);
+    CHECK(world_is_good(&world));
+    world_destroy(&world);
   }
-  world_destroy(&world);
   printf("%ld calls\n", call_count);
   return finish();
 }
