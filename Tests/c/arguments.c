@@ -167,13 +167,8 @@ static int try(struct call *call, ffi_cif *cif, const struct change *const *trie
   if (refused && count == 1 && call->function->result == RESULT_STATUS) {
     EXPECT(status == AGR_ERR_ARGUMENT);
   }
-  if (status < 0 && error != &none) {
-    EXPECT(error->status == status);
-    EXPECT(memchr(error->field, 0, sizeof error->field) && error->message[0] &&
-           memchr(error->message, 0, sizeof error->message));
-    if (status != AGR_ERR_NO_MEMORY) EXPECT(error->field[0]);
-    if (status == AGR_ERR_ARGUMENT) EXPECT(named);
-  }
+  if (error != &none) EXPECT(is_error_right(error, status));
+  if (status == AGR_ERR_ARGUMENT && error != &none) EXPECT(named);
   if (status < 0) {
     for (int i = 0; i < call->function->count; ++i) EXPECT(is_untouched(call, i));
   }

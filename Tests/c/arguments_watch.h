@@ -51,4 +51,19 @@ static void watch(void) {
     }                                                                                        \
   } while (0)
 
+/* An error is whole when there is one, and else not written to. */
+static inline int is_error_right(const agr_error *error, int32_t status) {
+  const char *bytes = (const char *)error;
+  if (status < 0) {
+    return error->status == status && (error->system_errno != 0) == (status == AGR_ERR_SYSTEM) &&
+           memchr(error->field, 0, sizeof error->field) &&
+           memchr(error->message, 0, sizeof error->message) && error->message[0] &&
+           (error->field[0] || status == AGR_ERR_NO_MEMORY);
+  }
+  for (size_t i = 0; i < sizeof *error; ++i) {
+    if (bytes[i] != FILLER) return 0;
+  }
+  return 1;
+}
+
 #endif
