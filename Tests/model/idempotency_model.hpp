@@ -47,6 +47,8 @@ class IdempotencyModel {
 
   explicit IdempotencyModel(const agr_idempotency_config& config) : config_(config) {}
 
+  int64_t lease() const { return config_.lease_ns; }
+
   std::map<std::string, Key> keys;
   std::map<int64_t, Ticket> tickets;
   std::map<int64_t, BlockPointer> pins;

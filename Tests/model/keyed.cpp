@@ -179,7 +179,7 @@ class Run {
   void come_back(const Step& step, int64_t now) {
     if (settings_.observe || attempt(step, now) != AGR_LIMITED) return;
     const int64_t wait = last_retry_;
-    if (wait > kYear / 2 || wait == 0) return;
+    if (wait > kYear / 2 || wait == 0 || wait > AGR_TIME_MAX_NS - now) return;
     const agr_status early = wait > 1 ? attempt(step, now + wait - 1) : AGR_LIMITED;
     const agr_status due = attempt(step, now + wait);
     shift_ = later(shift_, wait);

@@ -211,7 +211,7 @@ class Run {
   void come_back(const Step& step, int64_t now) {
     if (pair(step).config_.observe || attempt(step, now) != AGR_LIMITED) return;
     const int64_t wait = last_retry_;
-    if (wait > kYear / 2 || wait == 0) return;
+    if (wait > kYear / 2 || wait == 0 || wait > AGR_TIME_MAX_NS - now) return;
     if (wait > 1) expect_equal(attempt(step, now + wait - 1), AGR_LIMITED, "1 ns too early");
     expect_equal(attempt(step, now + wait), AGR_OK, "at the time that was said");
     shift_ = later(shift_, wait);
