@@ -13,10 +13,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Blocks and mappings that were taken and not given back; requests since heap_watch. */
-static long heap_live, heap_requests;
-/* Which request since heap_watch fails; 0: none. */
-static long heap_fails_at;
+/* Blocks and mappings that were taken and not given back. */
+static _Atomic long heap_live;
+/* Of this thread: requests since heap_watch, and which of them fails; 0: none. */
+static _Thread_local long heap_requests, heap_fails_at;
 
 static inline void heap_watch(long fails_at) {
   heap_requests = 0;
