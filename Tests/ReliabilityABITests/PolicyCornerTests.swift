@@ -241,6 +241,40 @@ import Testing
     #expect(["b", "c", "d", "e", "f"].map(isKept) == [false, false, false, false, true])
     store("g", 101)
     #expect(!isKept("g"))
+    store("f", 1)
+    _ = rig.begin(answerKey: "f")
+    #expect(body(rig.end(rig.outcome(http: 500))) == "x")
+  }
+
+  @Test("A part cannot be observed and off, and a fallback cannot be observed")
+  func modes() {
+    func field(_ change: (Rig) -> Void) -> String {
+      let rig = Rig()
+      rig.addBreaker(failures: 1)
+      change(rig)
+      var error = agr_error()
+      #expect(agr_policy_create(&rig.config, &rig.policy, &error) == Int32(AGR_ERR_ARGUMENT))
+      return text(error.field)
+    }
+    #expect(
+      field {
+        $0.config.observe = 1 << AGR_COMPONENT_BREAKER
+        $0.config.off = 1 << AGR_COMPONENT_BREAKER
+      } == "observe")
+    #expect(
+      field {
+        $0.config.fallback = Int32(AGR_FALLBACK_QUEUE)
+        $0.config.observe = 1 << AGR_COMPONENT_FALLBACK
+      } == "observe")
+    let rig = Rig()
+    rig.config.fallback = Int32(AGR_FALLBACK_QUEUE)
+    rig.build()
+    var error = agr_error()
+    for mode in [AGR_MODE_OBSERVE, -1, 3] {
+      let status = agr_policy_set_mode(
+        rig.policy, Int32(AGR_COMPONENT_FALLBACK), Int32(mode), &error)
+      #expect(status == Int32(AGR_ERR_ARGUMENT) && text(error.field) == "mode")
+    }
   }
 
   @Test("Control characters and what is not ASCII are escaped in the JSON of an event")
