@@ -20,12 +20,9 @@ class Bucket(Native):
 
     _prefix: str
 
-    def _try(self, key: tuple[Any, ...], tokens: int) -> float | None:
-        """None when the tokens were taken, else the time until they can be."""
-        wait = Int64()
+    def _try(self, key: tuple[Any, ...], tokens: int) -> bool:
         inputs = (*key, integer(tokens, "tokens"))
-        status = self._timed(f"{self._prefix}_try_acquire", inputs, (byref(wait),))
-        return seconds(wait.value) if status == c.AGR_LIMITED else None
+        return self._timed(f"{self._prefix}_try_acquire", inputs, (None,)) == c.AGR_OK
 
     def _reserve(self, key: tuple[Any, ...], tokens: int, max_wait: Duration, name: str) -> Reservation:
         reservation, wait = c.agr_reservation(), Int64()

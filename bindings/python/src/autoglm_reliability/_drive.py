@@ -8,14 +8,14 @@ import inspect
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, cast
 
+from . import _generated as c
 from ._decorate import refuse_generators
 from ._readiness import readable, wait_readable
 from ._report import ClassifyResult, Report
 from ._time import sleep, sleep_async
 from ._timeout import within
 from .attempt import Attempt, current
-from .enums import StepKind
-from .request import Request
+from .request import DEFAULTS, Request
 from .step import Step
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def execute(policy: Policy, function: Callable[[Attempt], T], request: Request) 
     report = Report(policy, request)
     with policy.begin(request) as call:
         while not call.done:
-            if call.step.kind is not StepKind.ATTEMPT:
+            if call._raw.kind != c.AGR_STEP_ATTEMPT:
                 _wait(policy._clock, call.step)
                 call.advance()
                 continue
-            attempt = Attempt(call, call.step)
+            attempt = Attempt(call)
             token = current.set(attempt)
             try:
                 value = function(attempt)
@@ -48,18 +48,18 @@ def execute(policy: Policy, function: Callable[[Attempt], T], request: Request) 
                 current.reset(token)
             call.advance(outcome)
             report.let_cancellation_pass()
-        return cast("T", report.conclude(call.step))
+        return cast("T", report.conclude(call))
 
 
 async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[T]], request: Request) -> T:
     report = Report(policy, request)
     with policy.begin(request) as call:
         while not call.done:
-            if call.step.kind is not StepKind.ATTEMPT:
+            if call._raw.kind != c.AGR_STEP_ATTEMPT:
                 await _wait_async(policy._clock, call.step)
                 call.advance()
                 continue
-            attempt = Attempt(call, call.step)
+            attempt = Attempt(call)
             token = current.set(attempt)
             try:
                 value = await within(attempt.timeout, function(attempt))
@@ -71,7 +71,7 @@ async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[
                 current.reset(token)
             call.advance(outcome)
             report.let_cancellation_pass()
-        return cast("T", report.conclude(call.step))
+        return cast("T", report.conclude(call))
 
 
 def _wait(clock: Optional[Clock], step: Step) -> None:
@@ -94,7 +94,7 @@ def decorator(policy: Policy, fields: dict[str, Any]) -> Callable[[F], F]:
             name: field(*arguments, **keywords) if callable(field) else field
             for name, field in fields.items()
         }
-        return Request(**values)
+        return Request(**values) if values else DEFAULTS
 
     def decorate(function: F) -> F:
         refuse_generators(function)

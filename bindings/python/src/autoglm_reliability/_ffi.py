@@ -54,7 +54,10 @@ __all__ = [
     "python_name",
     "raise_error",
     "sized",
+    "spare_error",
+    "spare_errors",
     "text_buffer",
+    "untyped",
 ]
 
 FILE = "libautoglm_reliability.so"
@@ -121,6 +124,27 @@ class Library:
 
 
 lib = Library()
+
+
+def untyped(name: str) -> Callable[..., int]:
+    """A function that returns a status at once and converts nothing: every argument is an object of
+    ctypes, None or, for a pointer, bytes. What a hot path calls, which has its arguments ready."""
+    function: Callable[..., int] = lib._quick[name]
+    return function
+
+
+# Errors for hot paths, each with the reference to it that C is given. Popping and appending are atomic:
+# nobody shares one.
+spare_errors: list[tuple[c.agr_error, Any]] = []
+
+
+def spare_error() -> tuple[c.agr_error, Any]:
+    """To be appended to spare_errors again after the call, unless it was written to."""
+    try:
+        return spare_errors.pop()
+    except IndexError:
+        error = c.agr_error()
+        return error, byref(error)
 
 
 @cache

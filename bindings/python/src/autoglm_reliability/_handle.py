@@ -19,25 +19,28 @@ Self = TypeVar("Self", bound="Native")
 class Handle:
     """A pointer that ctypes can be given, and that is NULL from the moment it is closed.
 
+    It is always the same `cell`, which ctypes reads at each call, so that a hot path may keep it among
+    its arguments: whoever calls with it after it was closed passes NULL, which the library refuses.
+
     Closing waits for nobody: while somebody holds the handle (a blocked call, a pinned result), the
     native object lives on and goes with the last of them. All of it rests on operations of built-in
     containers that are atomic, so there is no lock that a fork or a finalizer could find taken.
     """
 
-    __slots__ = ("__weakref__", "_as_parameter_", "_destroy", "_holders", "_pointers")
+    __slots__ = ("__weakref__", "_as_parameter_", "_destroy", "_holders", "_pointers", "cell")
 
     def __init__(self, pointer: int, destroy: Callable[[int], None]) -> None:
-        self._as_parameter_: Optional[Pointer] = Pointer(pointer)
+        self.cell = self._as_parameter_ = Pointer(pointer)
         self._pointers = [pointer]
         self._holders: set[object] = set()
         self._destroy = destroy
 
     @property
     def closed(self) -> bool:
-        return self._as_parameter_ is None
+        return self.cell.value is None
 
     def close(self) -> None:
-        self._as_parameter_ = None
+        self.cell.value = None
         self._destroy_if_unused()
 
     def hold(self) -> object:

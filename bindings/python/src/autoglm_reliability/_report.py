@@ -6,8 +6,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
+from . import _generated as c
 from .attempt import Attempt
-from .classify import AttemptOutcome, Verdict, as_outcome
+from .call import Call
+from .classify import SUCCESS, AttemptOutcome, Verdict, as_outcome
 from .enums import ErrorClass, Reason
 from .errors import (
     BudgetExhausted,
@@ -66,7 +68,7 @@ class Report:
         self._value, self._returned, self._error = value, True, None
         classify = self._policy._classify_result
         verdict = classify(value) if classify is not None else None
-        outcome = AttemptOutcome.success() if verdict is None else as_outcome(verdict)
+        outcome = SUCCESS if verdict is None else as_outcome(verdict)
         if self._stored and self._succeeded(outcome):
             outcome = dataclasses.replace(outcome, result=self._policy._codec.encode(value))
         return self._complete(attempt, outcome)
@@ -86,11 +88,12 @@ class Report:
         if self._error is not None and not isinstance(self._error, Exception):
             self._raise(self._error)
 
-    def conclude(self, step: Step) -> Any:
+    def conclude(self, call: Call) -> Any:
         """What the caller gets."""
-        reason = step.reason
-        if reason is Reason.SUCCEEDED and step.result is None:
+        if call._raw.reason == c.AGR_REASON_SUCCEEDED and call._raw.result is None:
             return self._value
+        step = call.step
+        reason = step.reason
         if reason in (Reason.REPLAYED, Reason.FALLBACK_DEFAULT, Reason.FALLBACK_CACHED):
             return self._policy._codec.decode(step.result or b"")
         if reason in FINAL:
@@ -107,10 +110,12 @@ class Report:
         return rule.error_class is ErrorClass.SUCCESS
 
     def _complete(self, attempt: Attempt, outcome: AttemptOutcome) -> AttemptOutcome:
+        if outcome is SUCCESS and not attempt.costs and attempt.server_delay is None:
+            return outcome  # of the present attempt
         hint = outcome.server_delay
         return dataclasses.replace(
             outcome,
-            attempt_id=outcome.attempt_id or attempt.step.attempt_id,
+            attempt_id=outcome.attempt_id or attempt._raw.attempt_id,
             costs=outcome.costs or attempt.costs,
             server_delay=attempt.server_delay if hint is None else hint,
         )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Optional
 
-from ._convert import Duration
+from ._convert import Duration, seconds
 from .call import Call
-from .step import Step
+from .step import Step, read_step
 
 
 class Attempt:
@@ -19,13 +19,23 @@ class Attempt:
     timeout          seconds for this attempt, the deadline considered; math.inf: no limit.
     """
 
-    def __init__(self, call: Call, step: Step) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self.step = step
-        self.number = step.attempt
-        self.timeout = min(step.attempt_timeout, step.remaining)
+        self._raw = call._raw
         self.costs: Sequence[Optional[int]] = ()
         self.server_delay: Optional[Duration] = None
+
+    @property
+    def number(self) -> int:
+        return self._raw.attempt
+
+    @property
+    def step(self) -> Step:
+        return read_step(self._raw)
+
+    @property
+    def timeout(self) -> float:
+        return seconds(min(self._raw.attempt_timeout_ns, self._raw.remaining_ns))
 
     def commit(self) -> None:
         """From here on a failure is final: something was passed on to the user."""

@@ -4,12 +4,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional, TypeVar
+from functools import partial
+from typing import Any, Callable, Optional, TypeVar
 
 from . import _generated as c
 from ._convert import Duration, fill, integer, record, seconds
 from ._decorate import decorate
-from ._ffi import Int32, Int64, Uint64, byref, check, initialised, lib, sized
+from ._ffi import (
+    Int32,
+    Int64,
+    Uint64,
+    byref,
+    check,
+    initialised,
+    lib,
+    raise_error,
+    sized,
+    spare_error,
+    spare_errors,
+    untyped,
+)
 from ._handle import Clock, Native
 from .classify import Classify, default_classify
 from .enums import BreakerMode, BreakerState, Preset, Window
@@ -18,6 +32,18 @@ from .events import EventReader
 from .permit import Permit
 
 F = TypeVar("F")
+
+# What an acquire writes to: number, wait, error, and the references to them. Kept as spare_errors are.
+Place = tuple[Uint64, Int64, c.agr_error, tuple[Any, Any, Any]]
+_spare: list[Place] = []
+
+
+def _spare_place() -> Place:
+    try:
+        return _spare.pop()
+    except IndexError:
+        number, wait, error = Uint64(), Int64(), c.agr_error()
+        return number, wait, error, (byref(number), byref(wait), byref(error))
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,10 @@ class CircuitBreaker(Native):
     classify              what an exception says about the upstream; default_classify.
     clock                 a function that returns nanoseconds, in place of the system's monotonic clock.
     """
+
+    # The functions, with the handle, when the library reads the clock.
+    _ask: Optional[Callable[..., int]] = None
+    _tell: Optional[Callable[..., int]] = None
 
     def __init__(
         self,
@@ -129,15 +159,28 @@ class CircuitBreaker(Native):
         )
         self._classify = classify
         self._own("agr_breaker_create", config, clock)
+        if clock is None:
+            self._ask = partial(untyped("agr_breaker_acquire"), self._handle.cell)
+            self._tell = partial(untyped("agr_breaker_report"), self._handle.cell)
 
     def acquire(self, *, classify: Optional[Classify] = None) -> Permit:
         """A permit to make a call, to be used as a context manager or reported; raises CircuitOpen."""
-        number, wait = Uint64(), Int64()
         started = self._now()
-        status = self._timed("agr_breaker_acquire", outputs=(byref(number), byref(wait)))
+        if self._ask is None:
+            number, wait = Uint64(), Int64()
+            status = self._timed("agr_breaker_acquire", outputs=(byref(number), byref(wait)))
+            permit, retry_after = number.value, wait.value
+        else:
+            place = _spare_place()
+            status = self._ask(*place[3])
+            if status < 0:
+                self._require_open()
+                raise_error(status, place[2])
+            permit, retry_after = place[0].value, place[1].value
+            _spare.append(place)
         if status == c.AGR_OPEN:
-            raise CircuitOpen(retry_after=seconds(wait.value))
-        return Permit(self, number.value, started, classify or self._classify)
+            raise CircuitOpen(retry_after=seconds(retry_after))
+        return Permit(self, permit, started, classify)
 
     guard = acquire
 
@@ -153,7 +196,15 @@ class CircuitBreaker(Native):
         return decorate(function, self.acquire)
 
     def _report(self, number: int, outcome: int, latency: int) -> int:
-        return self._timed("agr_breaker_report", (number, outcome, latency))
+        if self._tell is None:
+            return self._timed("agr_breaker_report", (number, outcome, latency))
+        spare = spare_error()
+        status = self._tell(Uint64(number), Int32(outcome), Int64(latency), spare[1])
+        if status < 0:
+            self._require_open()
+            raise_error(status, spare[0])
+        spare_errors.append(spare)
+        return status
 
     @property
     def state(self) -> BreakerState:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import weakref
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _generated as c
-from ._ffi import Pointer, byref, check, lib, raise_error, sized
+from ._ffi import Pointer, byref, check, lib, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock, Handle
-from .classify import AttemptOutcome
+from .classify import SUCCESS, AttemptOutcome
 from .enums import StepKind
 from .errors import ClosedError, StateError
 from .request import Request
@@ -18,6 +18,9 @@ from .step import Step, read_step
 
 if TYPE_CHECKING:
     from .policy import Policy
+
+_advance_now = untyped("agr_call_advance")
+PLAIN_SUCCESS = byref(SUCCESS._write()[0])
 
 
 class Call:
@@ -36,23 +39,48 @@ class Call:
     """
 
     def __init__(self, policy: Policy, request: Request) -> None:
-        self._policy = policy
-        self._clock = policy._clock
-        now = policy._now()
-        data, kept = request._write(now)
+        data, kept = request._write(policy)
         pointer, step = Pointer(), sized(c.agr_step)
         outputs = (byref(pointer), byref(step))
-        policy._timed("agr_call_begin", (byref(data),), outputs)
+        policy._timed("agr_call_begin", (None if data is None else byref(data),), outputs)
         del kept  # it had to live until here
         assert pointer.value is not None
-        self._handle = Handle(pointer.value, _destroyer(policy._clock))
-        self.step: Step = read_step(step)
+        self._take_over(policy, pointer.value, step)
+
+    @classmethod
+    def _adopt(cls, policy: Policy, address: int, step: c.agr_step) -> Call:
+        """A call that was begun elsewhere."""
+        self = cls.__new__(cls)
+        self._take_over(policy, address, step)
+        return self
+
+    def _take_over(self, policy: Policy, address: int, step: c.agr_step) -> None:
+        self._clock = policy._clock
+        self._handle = Handle(address, _destroyer(policy._clock))
         self.stale = False
-        weakref.finalize(self, self._handle.close).atexit = False
+        self._arrive(step)
+
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the interpreter's end the process goes anyway.
+        handle: Optional[Handle] = getattr(self, "_handle", None)
+        if handle is not None and not finalizing():
+            handle.close()
+
+    def _arrive(self, step: c.agr_step) -> None:
+        self._raw: c.agr_step = step
+        # A result lives as long as the call, so it is read at once; the rest when it is asked for.
+        self._step: Optional[Step] = None if step.result is None else read_step(step)
+
+    @property
+    def step(self) -> Step:
+        """What is to be done now."""
+        if self._step is None:
+            self._step = read_step(self._raw)
+        return self._step
 
     @property
     def done(self) -> bool:
-        return self.step.done
+        return bool(self._raw.kind == c.AGR_STEP_DONE)
 
     def advance(self, outcome: Optional[AttemptOutcome] = None) -> Step:
         """Goes on with the outcome of the attempt, or with nothing after a wait; to come back early
@@ -60,6 +88,8 @@ class Call:
         which case nothing has changed."""
         if outcome is None:
             status = self._advance(None)
+        elif outcome is SUCCESS:
+            status = self._advance(PLAIN_SUCCESS)
         else:
             data, kept = outcome._write()
             status = self._advance(byref(data))
@@ -68,16 +98,16 @@ class Call:
         return self.step
 
     def _advance(self, outcome: Any) -> int:
-        step, error = sized(c.agr_step), c.agr_error()
-        outputs = (byref(step), byref(error))
+        step, spare = sized(c.agr_step), spare_error()
         if self._clock is None:
-            status: int = lib.agr_call_advance(self._handle, outcome, *outputs)
+            status: int = _advance_now(self._handle.cell, outcome, byref(step), spare[1])
         else:
-            status = lib.agr_call_advance_at(self._handle, outcome, self._clock(), *outputs)
+            status = lib.agr_call_advance_at(self._handle, outcome, self._clock(), byref(step), spare[1])
         if status < 0:
             self._require_open()
-            raise_error(status, error)
-        self.step = read_step(step)
+            raise_error(status, spare[0])
+        spare_errors.append(spare)
+        self._arrive(step)
         return status
 
     def commit(self) -> None:
@@ -93,7 +123,7 @@ class Call:
             yield step
             if step.done:
                 return
-            if self.step is not step:
+            if self._step is not step:
                 continue
             if step.kind is StepKind.ATTEMPT:
                 raise StateError("the attempt's outcome was not given: advance(outcome)")

@@ -169,6 +169,9 @@ def server_hint(error: object) -> Optional[float]:
     return None
 
 
+SUCCESS = AttemptOutcome.success()
+
+
 def as_outcome(verdict: Verdict) -> AttemptOutcome:
     return verdict if isinstance(verdict, AttemptOutcome) else AttemptOutcome(ErrorClass(verdict))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional
+from functools import partial
+from typing import Any, Callable, Optional
 
 from . import _generated as c
 from ._bucket import Bucket
 from ._convert import Bytes, Duration, fill, octets, record
-from ._ffi import byref, initialised, sized
+from ._ffi import Size, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock
 from .enums import WhenFull
+from .limiter import ONE, ONE_TOKEN
 from .reservation import Reservation
 
 
@@ -38,6 +40,7 @@ class KeyedRateLimiter(Bucket):
     """
 
     _prefix = "agr_keyed_limiter"
+    _take_one: Optional[Callable[..., int]] = None
 
     def __init__(
         self,
@@ -73,10 +76,21 @@ class KeyedRateLimiter(Bucket):
             },
         )
         self._own("agr_keyed_limiter_create", self._config, clock)
+        if clock is None:
+            self._take_one = partial(untyped("agr_keyed_limiter_try_acquire"), self._handle.cell)
 
     def try_acquire(self, key: Bytes, tokens: int = 1) -> bool:
         """Takes the tokens if they are there. Raises NeverFits when a bucket cannot hold so many."""
-        return self._try(_key(key), tokens) is None
+        data = octets(key, "key")
+        if tokens is ONE and self._take_one is not None:
+            spare = spare_error()
+            status = self._take_one(data, Size(len(data)), ONE_TOKEN, None, spare[1])
+            if status < 0:
+                self._require_open()
+                raise_error(status, spare[0])
+            spare_errors.append(spare)
+            return status == c.AGR_OK
+        return self._try((data, len(data)), tokens)
 
     def acquire(self, key: Bytes, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """Takes the tokens, and waits for them if need be; raises RateLimited, at once, when the wait

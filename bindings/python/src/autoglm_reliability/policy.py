@@ -24,7 +24,7 @@ from .events import EventReader
 from .idempotency import IdempotencyCache
 from .limiter import RateLimiter
 from .policy_event import PolicyEvent, PolicySnapshot, read_event
-from .request import Request
+from .request import DEFAULTS, Request
 from .retry import Retry, as_retry
 
 T = TypeVar("T")
@@ -206,7 +206,7 @@ class Policy(Native):
 
 def _request(request: Optional[Request], fields: dict[str, Any]) -> Request:
     if request is None:
-        return Request(**fields)
+        return Request(**fields) if fields else DEFAULTS
     if fields:
         raise TypeError("a Request and its fields exclude each other")
     return request

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _generated as c
 from ._convert import Bytes, Duration, integer, nanoseconds, octets
 from ._ffi import Int32, address_of, initialised
 from .classify import write_costs
 from .errors import ArgumentError
+
+if TYPE_CHECKING:
+    from ._handle import Native
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Request:
     priority: int = 0
     trace_id: Bytes = b""
 
-    def _write(self, now: int) -> tuple[c.agr_request, list[bytes]]:
-        """The C structure, and the bytes that it points to."""
+    def _write(self, policy: Native) -> tuple[Optional[c.agr_request], list[bytes]]:
+        """The C structure, and the bytes that it points to; None for the defaults."""
+        if self is DEFAULTS:
+            return None, []
         request: c.agr_request = initialised(c.agr_request)
         kept: list[bytes] = []
         for name in ("key", "fingerprint", "cache_key"):
@@ -54,7 +59,7 @@ class Request:
         if self.costs is not None:
             costs: Sequence[Any] = (self.costs,) if isinstance(self.costs, int) else self.costs
             write_costs(request.costs, costs, unknown=0)
-        request.deadline_ns = self._deadline(now)
+        request.deadline_ns = self._deadline(policy._now())
         return request, kept
 
     def _deadline(self, now: int) -> int:
@@ -67,3 +72,6 @@ class Request:
             # 0 would mean the policy's own time-out; there are no longer deadlines than the last.
             return max(1, min(now + left, c.AGR_TIME_MAX_NS))
         return 0
+
+
+DEFAULTS = Request()
