@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/build/libautoglm_reliability.so
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test check install package lint format sanitize valgrind abi coverage fuzz mutate generate clean
+.PHONY: help deps build demo test check install package lint format sanitize valgrind abi coverage fuzz mutate models stress linear generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ coverage: build ## the regions of the library that the suites reach, at least 95
 
 fuzz: deps ## libFuzzer over the C entry points, SECONDS (60) for each harness
 	@scripts/fuzz $(or $(SECONDS),60)
+
+models: build ## random histories against a model of each engine, STEPS (10^8) an engine, on from where it was stopped
+	@build/Tests/test_models --cases Tests/model/cases --steps $(or $(STEPS),100000000) --state build/models.state
+
+linear: build ## concurrent histories, each of which must have an order: HISTORIES (10^6) of each kind
+	@build/Tests/test_linear $(or $(HISTORIES),1000000)
+
+stress: deps ## 16 threads on every kind of object under ThreadSanitizer, OPERATIONS (20,000) of each thread
+	@scripts/stress $(or $(OPERATIONS),20000)
 
 mutate: deps ## breaks the library in many places and sees whether the Swift suites notice; an hour
 	@$(PYTHON) scripts/mutate.py

@@ -16,7 +16,7 @@ enum { MOST_THREADS = 64, NOW = 1000000 };
 
 static int threads = 16;
 static long operations = 1000000;
-static atomic_long done, taken, gone, other, broken;
+static atomic_long done, taken, gone, broken;
 static pthread_barrier_t barrier;
 
 #define HOLDS(condition)                                                        \
@@ -35,7 +35,8 @@ static uint64_t draw(uint64_t *state) {
 static void run(const char *name, void *(*body)(void *)) {
   struct timespec start, end;
   clock_gettime(CLOCK_MONOTONIC, &start);
-  atomic_store(&taken, 0), atomic_store(&gone, 0), atomic_store(&other, 0);
+  atomic_store(&taken, 0);
+  atomic_store(&gone, 0);
   const long before = atomic_load(&done);
   pthread_t all[MOST_THREADS];
   for (long i = 0; i < threads; ++i) CHECK(pthread_create(&all[i], NULL, body, (void *)i) == 0);
@@ -69,7 +70,8 @@ static void *take(void *argument) {
     const int64_t tokens = 1 + (int64_t)(draw(&state) % 3);
     if (agr_limiter_try_acquire_at(limiter, tokens, NOW, NULL, NULL) == AGR_OK) sum += tokens;
   }
-  done += operations, taken += sum;
+  done += operations;
+  taken += sum;
   return NULL;
 }
 
@@ -94,7 +96,8 @@ static void *reserve(void *argument) {
     if (agr_limiter_reserve_at(limiter, 1, 0, NOW, &one, NULL, NULL) == AGR_OK)
       HOLDS(agr_limiter_cancel_at(limiter, one.permit, NOW, NULL) == AGR_OK);
   }
-  done += operations, taken += sum;
+  done += operations;
+  taken += sum;
   return NULL;
 }
 
@@ -106,7 +109,8 @@ static void *take_all(void *argument) {
     const agr_limiter_demand demands[2] = {{limiter, tokens}, {second, tokens}};
     if (agr_limiter_try_acquire_all_at(demands, 2, NOW, NULL, NULL, NULL) == AGR_OK) sum += tokens;
   }
-  done += operations, taken += sum;
+  done += operations;
+  taken += sum;
   return NULL;
 }
 
@@ -146,10 +150,12 @@ static void limiters(void) {
   CHECK(agr_limiter_snapshot_read_at(limiter, NOW, &seen, NULL) == AGR_OK);
   CHECK(seen.open_reservations == 0);
   agr_limiter_destroy(limiter);
-  limiter = make_limiter(scarce), second = make_limiter(enough);
+  limiter = make_limiter(scarce);
+  second = make_limiter(enough);
   run("several as one", take_all);
   CHECK(scarce - taken == left_in(limiter) && enough - taken == left_in(second));
-  agr_limiter_destroy(limiter), agr_limiter_destroy(second);
+  agr_limiter_destroy(limiter);
+  agr_limiter_destroy(second);
   limiter = make_limiter(enough);
   run("reconfigure", change_rate);
   CHECK(enough - taken == left_in(limiter));
@@ -249,7 +255,8 @@ static void *probe(void *argument) {
       agr_breaker_snapshot seen = {.struct_size = sizeof seen};
       HOLDS(agr_breaker_snapshot_read_at(breaker, now + 50, &seen, NULL) == AGR_OK);
       HOLDS((long)seen.trips == round + 1 && taken >= 1);
-      gone = taken = 0;
+      gone = 0;
+      taken = 0;
     }
     if (permit)
       HOLDS(agr_breaker_report_at(breaker, permit, AGR_OUTCOME_NEUTRAL, 1, now + 60, NULL) == AGR_OK);
@@ -275,7 +282,9 @@ static void breakers(void) {
     config.minimum_calls = 10;
     config.half_open_permits = PROBES;
     config.open_ns = config.open_max_ns = 200;
-    clock_ns = NOW, stale = refused = 0;
+    clock_ns = NOW;
+    stale = 0;
+    refused = 0;
     CHECK(agr_breaker_create(&config, &breaker, NULL) == AGR_OK);
     run(window == AGR_WINDOW_COUNT ? "breaker, count" : "breaker, time", break_it);
     agr_breaker_snapshot seen = {.struct_size = sizeof seen};
@@ -313,7 +322,9 @@ static void *spend(void *argument) {
     if (i % 64 == 0)
       HOLDS(agr_retry_budget_balance_at(budget, NOW, &balance, NULL) == AGR_OK && balance >= 0);
   }
-  done += operations, taken += out, gone += in;
+  done += operations;
+  taken += out;
+  gone += in;
   return NULL;
 }
 
@@ -361,12 +372,14 @@ static void *once(void *argument) {
         atomic_fetch_sub(&executing[i % SPREAD], 1);
         HOLDS((fails ? agr_idempotency_fail(cache, lease.id, NULL, 0, NULL)
                      : agr_idempotency_complete(cache, lease.id, key, length, NULL)) == AGR_OK);
-        if (!fails) ++taken, finished = 1;
+        finished = !fails;
+        taken += finished;
       } else {
         HOLDS(status == AGR_REPLAY && result.length == length && !memcmp(result.data, key, length));
         if (status == AGR_REPLAY)
           HOLDS(agr_idempotency_release(cache, result.pin, NULL) == AGR_OK);
-        ++gone, finished = 1;
+        finished = 1;
+        ++gone;
       }
     }
   }
@@ -398,7 +411,8 @@ static void *lose(void *argument) {
       uint64_t last = atomic_load(&fences[number]);
       while (last < lease.fence && !atomic_compare_exchange_weak(&fences[number], &last, lease.fence)) {
       }
-      const int64_t late = atomic_fetch_add(&clock_ns, draw(&state) % 4 ? 20 : 1000);
+      const long takes = draw(&state) % 4 ? 20 : 1000;
+      const int64_t late = atomic_fetch_add(&clock_ns, takes) + takes;
       const agr_status ended = agr_idempotency_complete_at(cache, lease.id, &lease.fence,
                                                            sizeof lease.fence, late, NULL);
       HOLDS(ended == AGR_OK || ended == AGR_STALE);
@@ -475,7 +489,9 @@ static void *call(void *argument) {
     agr_event event = {.struct_size = sizeof event};
     (void)agr_policy_next_event(policy, &cursor, &event, NULL, NULL);
   }
-  done += operations / 4, taken += spent, gone += ended;
+  done += operations / 4;
+  taken += spent;
+  gone += ended;
   return NULL;
 }
 

@@ -195,11 +195,14 @@ class Run {
     const agr_status status =
         agr_keyed_limiter_reserve_at(limiter_, name.data(), name.size(), step.values[2],
                                      step.values[3], now, &seen, &retry_after, nullptr);
+    const int64_t time = read(now);
     if (status == AGR_ERR_NEVER_FITS) {
+      count(time);
       expect(step.values[2] > costs_.capacity, "it would fit");
       return;
     }
-    const int64_t time = read(now);
+    // Whoever asks takes the place of a permit whose time is over, also when it is refused then.
+    count(time);
     Open open;
     if (status == AGR_ERR_CAPACITY && (is_roomy_ || count(time).second >= config_[kReservations])) {
       // The permits are wanting; the tokens are given back.

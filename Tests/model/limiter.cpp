@@ -247,6 +247,8 @@ class Run {
                                                      now, &seen, &retry_after, nullptr);
     Charge charge;
     const int64_t time = one.read(now);
+    // Whoever asks takes the place of a permit whose time is over, also when it is refused then.
+    one.open(time, open_, bucket(step));
     const Grant wanted = one.decide(step.values[2], step.values[3], time, true, charge);
     expect_equal(retry_after, wanted.retry_after, "retry_after_ns");
     if (wanted.status == AGR_OK) {

@@ -33,6 +33,11 @@ package struct Charge {
   }
 
   static let levelWord = 1
+  /// Of one that is not made yet.
+  static let none = Charge(tokens: 0, level: 0, epoch: 0)
+
+  /// As it is remembered while it is being made: whatever level a refund lowers it to is below.
+  var pending: Charge { Charge(tokens: tokens, level: .max, epoch: epoch) }
 
   var payload: PermitTable.Payload {
     PermitTable.Payload(UInt64(bitPattern: tokens), UInt64(bitPattern: level), epoch)

@@ -115,7 +115,8 @@ package struct KeyedLimiter: ~Copyable {
   /// Takes tokens to be used after a wait of at most `maxWait`.
   @inline(__always)
   package func take(
-    _ tag: UInt64, _ tokens: Int64, maxWait: Int64, now: Int64
+    _ tag: UInt64, _ tokens: Int64, maxWait: Int64, now: Int64,
+    prepare: (Charge) -> Void = { _ in }
   ) throws(Failure) -> AdvanceDecision {
     try requireTime(now, "now_ns")
     try requireTimeOrForever(maxWait, "max_wait_ns")
@@ -142,6 +143,7 @@ package struct KeyedLimiter: ~Copyable {
       }
       retryAfter = -1
       charge = Charge(tokens: tokens, level: next, epoch: nothing.epoch)
+      prepare(charge)
       return tokens == 0 ? .keep : .set(full: next)
     }
     if hasPlace && retryAfter < 0 { return .granted(wait: wait, charged: charge) }
@@ -159,23 +161,48 @@ package struct KeyedLimiter: ~Copyable {
   package func reserve(
     _ tag: UInt64, _ tokens: Int64, maxWait: Int64, now: Int64
   ) throws(Failure) -> ReserveDecision {
-    switch try take(tag, tokens, maxWait: maxWait, now: now) {
-    case .limited(let retryAfter): return .limited(retryAfter: retryAfter)
+    try requireTime(now, "now_ns")
+    let time = timeline.read(now)
+    // There before the tokens are taken, so that no refund in between misses it.
+    let permit = reservations.claim(
+      payload(tag, .none), expires: Time.add(time, reservationTimeout), now: time)
+    let decision: AdvanceDecision
+    do throws(Failure) {
+      decision = try take(tag, tokens, maxWait: maxWait, now: now) { charge in
+        if let permit { reservations.remember(permit, payload(tag, charge.pending)) }
+      }
+    } catch {
+      if let permit { reservations.release(permit) }
+      throw error
+    }
+    switch decision {
+    case .limited(let retryAfter):
+      if let permit { reservations.release(permit) }
+      return .limited(retryAfter: retryAfter)
     case .granted(let wait, let charge):
-      let time = timeline.read(now)
-      guard
-        let permit = reservations.claim(
-          // Tokens fit 41 bits; beside them the epoch of the rate.
-          PermitTable.Payload(
-            tag, charge.epoch &<< 41 | UInt64(bitPattern: charge.tokens),
-            UInt64(bitPattern: charge.level)),
-          expires: Time.add(time, reservationTimeout), now: time)
-      else {
-        try refund(tag, charge, charge.tokens, timeline.readOnward(now))
+      guard let permit else {
+        try refund(tag, charge.tokens, timeline.readOnward(now), nil) { charge }
         throw Failure(.capacity, "max_reservations", "that many reservations are open")
       }
+      if charge.tokens == 0 { reservations.remember(permit, payload(tag, charge)) }
+      reservations.lower(word: KeyedLimiter.levelWord, of: permit, to: charge.level)
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
     }
+  }
+
+  private static let levelWord = 2
+
+  /// A charge as it is remembered: tokens fit 41 bits, beside them the epoch of the rate.
+  private func payload(_ tag: UInt64, _ charge: Charge) -> PermitTable.Payload {
+    PermitTable.Payload(
+      tag, charge.epoch &<< 41 | UInt64(bitPattern: charge.tokens),
+      UInt64(bitPattern: charge.level))
+  }
+
+  private func charge(_ payload: PermitTable.Payload) -> Charge {
+    Charge(
+      tokens: Int64(bitPattern: payload.second & ((1 &<< 41) &- 1)),
+      level: Int64(bitPattern: payload.third), epoch: payload.second &>> 41)
   }
 
   /// Ends a reservation; `actual` is its real cost, −1 when that is unknown. False: it was stale.
@@ -184,16 +211,15 @@ package struct KeyedLimiter: ~Copyable {
       throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
     }
     try requireTime(now, "now_ns")
-    guard let payload = reservations.complete(permit, now: timeline.read(now)) else {
-      return false
-    }
+    guard let payload = reservations.end(permit, now: timeline.read(now)) else { return false }
+    defer { reservations.release(permit) }
     let time = timeline.readOnward(now)
-    let charge = Charge(
-      tokens: Int64(bitPattern: payload.second & ((1 &<< 41) &- 1)),
-      level: Int64(bitPattern: payload.third), epoch: payload.second &>> 41)
+    let charge = charge(payload)
     if actual == -1 || actual == charge.tokens { return true }
     if actual < charge.tokens {
-      try refund(payload.first, charge, charge.tokens &- actual, time)
+      try refund(payload.first, charge.tokens &- actual, time, permit) {
+        self.charge(reservations.payload(of: permit))
+      }
     } else {
       try self.charge(payload.first, actual &- charge.tokens, time)
     }
@@ -261,8 +287,9 @@ package struct KeyedLimiter: ~Copyable {
 
   /// Gives back `tokens` of a charge, by the rules of `TokenBucket.refund`.
   private func refund(
-    _ tag: UInt64, _ charge: Charge, _ tokens: Int64, _ time: Int64
+    _ tag: UInt64, _ tokens: Int64, _ time: Int64, _ permit: UInt64?, of charged: () -> Charge
   ) throws(Failure) {
+    let charge = charged()
     // At the rate that it was charged at, which is known for two changes.
     let changes = (epochMark() &- charge.epoch) & KeyedLimiter.epochMask
     guard changes <= 2 else { return }
@@ -272,12 +299,12 @@ package struct KeyedLimiter: ~Copyable {
     // Beyond this there is debt, and others wait.
     let empty = time &+ rate().burst
     try change(tag, time) { full in
-      let level = Swift.min(charge.level, full)
+      let level = Swift.min(charged().level, full)
       let kept = Swift.min(cost, Time.subtract(level, time))
       let back = kept &- Swift.max(0, full &- Swift.max(level, empty))
       guard back > 0 else { return .keep }
       let next = full &- back
-      reservations.revise(word: 2) { other in
+      reservations.revise(word: KeyedLimiter.levelWord, except: permit) { other in
         other.first == tag && Int64(bitPattern: other.third) > next
           ? UInt64(bitPattern: next) : nil
       }

@@ -78,31 +78,45 @@ package struct Limiter: ~Copyable {
 
   /// Takes tokens to be used after a wait of at most `maxWait`.
   package func acquireAhead(
-    _ tokens: Int64, maxWait: Int64, now: Int64
+    _ tokens: Int64, maxWait: Int64, now: Int64, prepare: (Charge) -> Void = { _ in }
   ) throws(Failure) -> AdvanceDecision {
     try Limiter.require(tokens, now)
     try requireTimeOrForever(maxWait, "max_wait_ns")
-    let decision = try bucket.takeAhead(tokens, maxWait: maxWait, timeline.read(now))
+    let decision = try bucket.takeAhead(tokens, maxWait: maxWait, timeline.read(now), prepare)
     guard case .limited = decision else { return decision }
     if isObeyed() { return decision }
-    return .granted(wait: 0, charged: Charge(tokens: 0, level: 0, epoch: 0))
+    return .granted(wait: 0, charged: .none)
   }
 
-  /// `acquireAhead`, with a permit by which the tokens can come back.
+  /// `acquireAhead`, with a permit by which the tokens can come back. It is there before they are taken, so that
+  /// no refund in between misses it.
   package func reserve(
     _ tokens: Int64, maxWait: Int64, now: Int64
   ) throws(Failure) -> ReserveDecision {
-    switch try acquireAhead(tokens, maxWait: maxWait, now: now) {
-    case .limited(let retryAfter): return .limited(retryAfter: retryAfter)
+    try Limiter.require(tokens, now)
+    let time = timeline.read(now)
+    let expires = Time.add(time, reservationTimeout)
+    let permit = reservations.claim(Charge.none.payload, expires: expires, now: time)
+    let decision: AdvanceDecision
+    do throws(Failure) {
+      decision = try acquireAhead(tokens, maxWait: maxWait, now: now) { charge in
+        if let permit { reservations.remember(permit, charge.pending.payload) }
+      }
+    } catch {
+      if let permit { reservations.release(permit) }
+      throw error
+    }
+    switch decision {
+    case .limited(let retryAfter):
+      if let permit { reservations.release(permit) }
+      return .limited(retryAfter: retryAfter)
     case .granted(let wait, let charged):
-      let time = timeline.read(now)
-      guard
-        let permit = reservations.claim(
-          charged.payload, expires: Time.add(time, reservationTimeout), now: time)
-      else {
+      guard let permit else {
         giveBack(charged, now: now)
         throw Limiter.tooManyReservations
       }
+      if charged.tokens == 0 { reservations.remember(permit, charged.payload) }
+      reservations.lower(word: Charge.levelWord, of: permit, to: charged.level)
       return .granted(Reservation(permit: permit, tokens: tokens, wait: wait))
     }
   }
@@ -116,14 +130,15 @@ package struct Limiter: ~Copyable {
       throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
     }
     try requireTime(now, "now_ns")
-    guard let payload = reservations.complete(permit, now: timeline.read(now)) else {
-      return false
-    }
+    guard let payload = reservations.end(permit, now: timeline.read(now)) else { return false }
+    defer { reservations.release(permit) }
     let time = timeline.readOnward(now)
     let charge = Charge(payload)
     if actual == -1 || actual == charge.tokens { return true }
     if actual < charge.tokens {
-      bucket.refund(charge.tokens &- actual, of: charge, time, reservations)
+      bucket.refund(charge.tokens &- actual, time, reservations, permit) {
+        Charge(reservations.payload(of: permit))
+      }
     } else {
       let lost = bucket.charge(actual &- charge.tokens, time)
       if lost > 0 { forgiven.wrappingAdd(UInt64(bitPattern: lost), ordering: .relaxed) }
@@ -137,7 +152,7 @@ package struct Limiter: ~Copyable {
 
   /// Gives a charge back at once: there was no permit, or another bucket of the same demand refused.
   package func giveBack(_ charge: Charge, now: Int64) {
-    bucket.refund(charge.tokens, of: charge, timeline.readOnward(now), reservations)
+    bucket.refund(charge.tokens, timeline.readOnward(now), reservations, nil) { charge }
   }
 
   /// Adds tokens from elsewhere than the refill; never above the capacity.

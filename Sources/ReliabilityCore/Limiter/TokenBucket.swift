@@ -93,9 +93,10 @@ package struct TokenBucket: ~Copyable {
     }
   }
 
-  /// Takes `tokens` ahead of time if they will be there within `maxWait`, and the debt allows it.
+  /// Takes `tokens` ahead of time if they will be there within `maxWait`, and the debt allows it. `prepare` is
+  /// told of the charge before each attempt at it.
   package func takeAhead(
-    _ tokens: Int64, maxWait: Int64, _ now: Int64
+    _ tokens: Int64, maxWait: Int64, _ now: Int64, _ prepare: (Charge) -> Void
   ) throws(Failure) -> AdvanceDecision {
     while true {
       let view = view(now)
@@ -103,6 +104,7 @@ package struct TokenBucket: ~Copyable {
       let next = view.level &+ view.rate.units(tokens)
       let debt = view.rate.units(view.rate.maxDebt)
       if next <= view.flowed {
+        prepare(view.charge(tokens))
         if exchange(view, next) {
           return .granted(wait: 0, charged: view.charge(tokens))
         }
@@ -110,6 +112,7 @@ package struct TokenBucket: ~Copyable {
       }
       let wait = Time.subtract(view.rate.flow.time(of: next), now)
       if wait <= maxWait && wait != Time.forever && next &- view.flowed <= debt {
+        prepare(view.charge(tokens))
         if exchange(view, next) {
           return .granted(wait: wait, charged: view.charge(tokens))
         }
@@ -133,28 +136,35 @@ package struct TokenBucket: ~Copyable {
     }
   }
 
-  /// Gives back `tokens` of an earlier charge, as far as that promises nothing twice: not what the bucket
+  /// Gives back `tokens` of an earlier charge, which is that of `permit` if there is one, as far as that promises nothing twice: not what the bucket
   /// has refilled meanwhile (had it not been taken, it would have spilled over when it was full), nor
   /// what others have reserved behind it, who keep their wait, nor debt that a change of rate forgave. Once
   /// more than two changes of rate lie between, none of it is known, and nothing comes back.
   ///
   /// The level falls by that. What was reserved above lies no higher from then on: how far its bucket would
-  /// be from full without it is counted from there.
+  /// be from full without it is counted from there. An attempt that fails has lowered them too, so that
+  /// where many threads meet less may come back than could, and never more.
   package func refund(
-    _ tokens: Int64, of charge: Charge, _ now: Int64, _ reservations: borrowing PermitTable
+    _ tokens: Int64, _ now: Int64, _ reservations: borrowing PermitTable, _ permit: UInt64?,
+    of charge: () -> Charge
   ) {
     while true {
       let view = view(now)
-      guard let (translated, forgiven) = translate(charge, to: view.epoch) else { return }
+      let charged = charge()
+      guard let (translated, forgiven) = translate(charged, to: view.epoch) else { return }
       let level = Swift.min(translated, view.level)
       let units = view.rate.units(Swift.min(tokens, view.rate.capacity))
-      let kept = Swift.max(0, level &- view.full)
+      // Where nothing flows in, nothing spills over.
+      let isStill = view.rate.tokens == 0 && charged.epoch == view.epoch
+      let kept = isStill ? units : Swift.max(0, level &- view.full)
       let behind = Swift.max(0, view.level &- Swift.max(level, view.flowed))
       let back = Swift.min(units, kept) &- behind &- forgiven
       guard back > 0 else { return }
       let next = Swift.max(view.level &- back, view.full)
       // Before the exchange, so that whoever sees the new level sees these too.
-      reservations.revise(word: Charge.levelWord) { lowered(Charge($0), to: next, view.epoch) }
+      reservations.revise(word: Charge.levelWord, except: permit) {
+        lowered(Charge($0), to: next, view.epoch)
+      }
       if exchange(view, next) { return }
     }
   }

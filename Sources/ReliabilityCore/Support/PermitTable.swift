@@ -27,6 +27,7 @@ package struct PermitTable: ~Copyable {
   private static let free: UInt64 = 0
   private static let claiming: UInt64 = 1
   private static let busy: UInt64 = 2
+  private static let ending: UInt64 = 3
   private static let stateMask: UInt64 = 3
   private static let nextGeneration: UInt64 = 4
   /// What `current` counts with: 40 bits, which may go round.
@@ -88,19 +89,53 @@ package struct PermitTable: ~Copyable {
 
   /// What was claimed with the permit; `nil` when it is stale. It is complete after this.
   package func complete(_ permit: UInt64, now: Int64) -> Payload? {
-    let slot = Int(truncatingIfNeeded: permit & ((1 << PermitTable.slotBits) &- 1))
+    end(permit, now: now, as: PermitTable.free)
+  }
+
+  /// As `complete`, but the place stays taken, and `revise` reaches it, until `release`.
+  package func end(_ permit: UInt64, now: Int64) -> Payload? {
+    end(permit, now: now, as: PermitTable.ending)
+  }
+
+  @inline(__always)
+  private func end(_ permit: UInt64, now: Int64, as state: UInt64) -> Payload? {
+    let slot = PermitTable.slot(of: permit)
     guard slot < count else { return nil }
     let base = slot &* stride
     let tag = slots.loadAcquiring(base)
     guard tag & PermitTable.stateMask == PermitTable.busy,
       self.permit(tag & ~PermitTable.stateMask, slot) == permit
     else { return nil }
-    let expires = Int64(bitPattern: slots.load(base &+ 1))
+    let isGood = Int64(bitPattern: slots.load(base &+ 1)) > now
     let payload = payload(base)
-    let freed = (tag & ~PermitTable.stateMask) | PermitTable.free
-    guard slots.exchange(base, tag, freed) else { return nil }
+    let next = (tag & ~PermitTable.stateMask) | (isGood ? state : PermitTable.free)
+    guard slots.exchange(base, tag, next) else { return nil }
     hint.store(slot, ordering: .relaxed)
-    return expires > now ? payload : nil
+    return isGood ? payload : nil
+  }
+
+  /// What is remembered of a permit that only the caller can end, or is ending.
+  package func payload(of permit: UInt64) -> Payload {
+    payload(PermitTable.slot(of: permit) &* stride)
+  }
+
+  /// Frees the place of a permit that was ended, or that nobody else knows.
+  package func release(_ permit: UInt64) {
+    let slot = PermitTable.slot(of: permit)
+    let base = slot &* stride
+    let tag = slots.load(base)
+    // It may have expired, and be another's by now.
+    guard self.permit(tag & ~PermitTable.stateMask, slot) == permit else { return }
+    _ = slots.exchange(base, tag, tag & ~PermitTable.stateMask)
+    hint.store(slot, ordering: .relaxed)
+  }
+
+  /// Writes what is remembered of a permit that nobody else knows yet.
+  package func remember(_ permit: UInt64, _ payload: Payload) {
+    let base = PermitTable.slot(of: permit) &* stride
+    slots.store(base &+ 2, payload.first)
+    if stride > 3 { slots.store(base &+ 3, payload.second) }
+    if stride > 4 { slots.store(base &+ 4, payload.third) }
   }
 
   /// How many are out and valid; `soonest` is when the first of them expires.
@@ -118,12 +153,13 @@ package struct PermitTable: ~Copyable {
     return (open, soonest)
   }
 
-  /// Changes one word of what is remembered of the permits that are out: `change` says what it becomes, if it
-  /// does. Of as many slots as were ever used at a time.
-  package func revise(word: Int, _ change: (Payload) -> UInt64?) {
-    for slot in 0..<used.load(ordering: .relaxed) {
+  /// Changes one word of what is remembered of the permits that are out or ending, but for one: `change` says
+  /// what it becomes, if it does. Of as many slots as were ever used at a time.
+  package func revise(word: Int, except permit: UInt64?, _ change: (Payload) -> UInt64?) {
+    let own = permit.map { PermitTable.slot(of: $0) }
+    for slot in 0..<used.load(ordering: .relaxed) where slot != own {
       let base = slot &* stride
-      while slots.loadAcquiring(base) & PermitTable.stateMask == PermitTable.busy {
+      while slots.loadAcquiring(base) & PermitTable.busy != 0 {
         let old = slots.load(base &+ 2 &+ word)
         // An exchange that fails met another such change, or a permit that ended.
         guard let new = change(payload(base)), !slots.exchange(base &+ 2 &+ word, old, new) else {
@@ -131,6 +167,21 @@ package struct PermitTable: ~Copyable {
         }
       }
     }
+  }
+
+  /// Lowers one word of what is remembered, unless it is lower.
+  package func lower(word: Int, of permit: UInt64, to value: Int64) {
+    let index = PermitTable.slot(of: permit) &* stride &+ 2 &+ word
+    while true {
+      let old = slots.load(index)
+      if Int64(bitPattern: old) <= value { return }
+      if slots.exchange(index, old, UInt64(bitPattern: value)) { return }
+    }
+  }
+
+  @inline(__always)
+  private static func slot(of permit: UInt64) -> Int {
+    Int(truncatingIfNeeded: permit & ((1 << slotBits) &- 1))
   }
 
   @inline(__always)
@@ -144,7 +195,8 @@ package struct PermitTable: ~Copyable {
   private func isAvailable(_ base: Int, _ tag: UInt64, _ now: Int64, _ current: UInt64?) -> Bool {
     switch tag & PermitTable.stateMask {
     case PermitTable.free: return true
-    case PermitTable.busy:
+    // An end that a fork left half done expires as well.
+    case PermitTable.busy, PermitTable.ending:
       if Int64(bitPattern: slots.load(base &+ 1)) <= now { return true }
       guard let current else { return false }
       // Older only: whoever asks may itself be behind the one that holds the slot.
