@@ -6,6 +6,7 @@
 #define AUTOGLM_RELIABILITY_PLATFORM_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <math.h>
 #include <poll.h>
@@ -16,10 +17,14 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #define PLATFORM_CACHE_LINE 64
 
@@ -29,6 +34,51 @@ static inline int64_t platform_monotonic_ns(void) {
   struct timespec t;
   if (clock_gettime(CLOCK_MONOTONIC, &t) != 0) return 0;
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* The processor's counter, which ticks at a constant rate; 0 on a processor without one that is known here. */
+static inline uint64_t platform_counter(void) {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t ticks;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+  return ticks;
+#else
+  return 0;
+#endif
+}
+
+/* The same, and not read before what the program did before. */
+static inline uint64_t platform_counter_ordered(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_lfence();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory");
+#endif
+  return platform_counter();
+}
+
+/* Whether the kernel itself takes its time from the counter, and lets this process read it. */
+static inline int platform_counter_is_trusted(void) {
+#if defined(__x86_64__)
+  static const char wanted[] = "tsc\n";
+  int mode = 0;
+  unsigned a, b, c, d;
+  if (!__get_cpuid(0x80000007, &a, &b, &c, &d) || !(d & 1u << 8)) return 0;
+  if (prctl(PR_GET_TSC, &mode) != 0 || mode != PR_TSC_ENABLE) return 0;
+#elif defined(__aarch64__)
+  static const char wanted[] = "arch_sys_counter\n";
+#else
+  static const char wanted[] = "?";
+#endif
+  char source[sizeof wanted] = "";
+  int file = open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+                  O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  ssize_t length = read(file, source, sizeof source);
+  close(file);
+  return length == (ssize_t)sizeof wanted - 1 && memcmp(source, wanted, sizeof wanted - 1) == 0;
 }
 
 /* Sleeps until a CLOCK_MONOTONIC instant; a signal does not shorten it. */

@@ -263,6 +263,3 @@ func initialize<T: BitwiseCopyable>(
   UnsafeMutableRawPointer(pointer).storeBytes(of: size, as: UInt32.self)
   writeStructure(defaults, to: pointer)
 }
-
-@inline(__always)
-func now() -> Int64 { platform_monotonic_ns() }

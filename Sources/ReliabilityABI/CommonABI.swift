@@ -33,7 +33,25 @@ public func agr_status_name(_ status: agr_status) -> UnsafePointer<CChar>! {
 }
 
 @implementation @_cdecl("agr_now_ns")
-public func agr_now_ns() -> Int64 { now() }
+public func agr_now_ns() -> Int64 { Clock.read(ordered: true) }
+
+@implementation @_cdecl("agr_clock_select")
+public func agr_clock_select(
+  _ source: Int32, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    guard let wanted = ClockSource(rawValue: source) else {
+      throw .argument("source", "must be AGR_CLOCK_AUTO, _SYSTEM or _COUNTER")
+    }
+    guard Clock.select(wanted) else {
+      throw Failure(.system, "source", "the kernel does not trust the processor's counter")
+    }
+    return AGR_OK
+  }
+}
+
+@implementation @_cdecl("agr_clock_source")
+public func agr_clock_source() -> Int32 { Clock.source.rawValue }
 
 @implementation @_cdecl("agr_random")
 public func agr_random() -> UInt64 { processRandom() }

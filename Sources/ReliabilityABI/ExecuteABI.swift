@@ -62,8 +62,8 @@ public func agr_policy_execute(
 /// Waits as a step says: for the time, or for the descriptor of a joined run.
 private func sleep(_ step: agr_step) {
   if step.kind == StepKind.join.rawValue && step.fd >= 0 {
-    platform_wait_readable(step.fd, Time.add(now(), step.wait_ns))
+    platform_wait_readable(step.fd, Time.add(systemNow(), step.wait_ns))
   } else {
-    platform_sleep_until_ns(Time.add(now(), step.wait_ns))
+    platform_sleep_until_ns(Time.add(systemNow(), step.wait_ns))
   }
 }

@@ -12,9 +12,9 @@ extension IdempotencyCache {
   /// As `poll`, but waits on the clock for an answer; `.inProgress` when the time runs out.
   func wait(_ ticket: UInt64, timeout: Int64) throws(Failure) -> TicketAnswer {
     try requireTimeOrForever(timeout, "timeout_ns")
-    let deadline = Time.add(now(), timeout)
+    let deadline = Time.add(systemNow(), timeout)
     while true {
-      let start = now()
+      let start = systemNow()
       let look = try look(ticket, start, sleeps: deadline > start)
       guard let sleep = look.sleep, case .inProgress(let remaining) = look.answer else {
         return look.answer

@@ -108,7 +108,7 @@ public func agr_keyed_limiter_acquire(
     out_retry_after_ns?.pointee = 0
     try requireTimeOrForever(timeout_ns, "timeout_ns")
     let tag = try limiter.pointee.tag(key, key_length)
-    let start = now()
+    let start = systemNow()
     switch try limiter.pointee.take(tag, tokens, maxWait: timeout_ns, now: start) {
     case .granted(let wait, _):
       if wait > 0 { platform_sleep_until_ns(Time.add(start, wait)) }

@@ -115,7 +115,7 @@ public func agr_limiter_acquire(
     let limiter = try limiterHandle(limiter)
     out_retry_after_ns?.pointee = 0
     try requireTimeOrForever(timeout_ns, "timeout_ns")
-    let start = now()
+    let start = systemNow()
     switch try limiter.pointee.acquireAhead(tokens, maxWait: timeout_ns, now: start) {
     case .granted(let wait, _):
       if wait > 0 { platform_sleep_until_ns(Time.add(start, wait)) }

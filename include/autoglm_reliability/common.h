@@ -71,8 +71,33 @@ const char *agr_version(void);
 /* The name of a status, such as "AGR_LIMITED"; "AGR_UNKNOWN" for any other number. Static. */
 const char *agr_status_name(agr_status status);
 
-/* CLOCK_MONOTONIC, as every function without _at reads it. [ns] */
+/* The time, as every function without _at reads it, on the scale of CLOCK_MONOTONIC. [ns]
+ *
+ * Where the kernel itself takes its time from the processor's counter (x86: an invariant TSC, and clocksource
+ * tsc; ARM: the generic timer), the library reads that counter, which is quicker than a clock_gettime, from
+ * about a second after it was first asked for the time on. This clock never steps back, in no thread, and is
+ * never ahead of CLOCK_MONOTONIC; it is behind it by less than AGR_CLOCK_LAG_NS, as it is set by it again
+ * after every millisecond. (While the system's clock is slewed by more than 500 ppm it may be ahead, by what
+ * that makes in a millisecond.) It is right after a suspension and in the child of a fork. Elsewhere it is
+ * CLOCK_MONOTONIC. Functions that block read CLOCK_MONOTONIC for their deadlines. */
 int64_t agr_now_ns(void);
+
+#define AGR_CLOCK_LAG_NS 20000
+
+/* Where the time is taken from. */
+enum {
+  AGR_CLOCK_AUTO = 0,   /* the counter where the kernel trusts it, else the system; the default */
+  AGR_CLOCK_SYSTEM = 1, /* clock_gettime(CLOCK_MONOTONIC) */
+  AGR_CLOCK_COUNTER = 2 /* the processor's counter */
+};
+
+/* Chooses, for the whole process. COUNTER is AUTO that is refused where AUTO would mean the system. The time
+ * may step back by AGR_CLOCK_LAG_NS for threads that read it during the call.
+ * Errors  AGR_ERR_ARGUMENT; AGR_ERR_SYSTEM: the kernel does not trust the counter, or forbids it. */
+agr_status agr_clock_select(int32_t source, agr_error *error);
+
+/* What the next reading takes: AGR_CLOCK_SYSTEM or AGR_CLOCK_COUNTER. */
+int32_t agr_clock_source(void);
 
 /* The next number of the process's random stream: uniform 64 bits, seeded by the kernel, another
  * stream after fork. Not for secrets. Lock-free. */

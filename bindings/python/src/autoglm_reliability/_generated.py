@@ -30,6 +30,7 @@ AGR_VERSION_PATCH: Final = 0
 AGR_TIME_MAX_NS: Final = 4611686018427387903
 AGR_FOREVER: Final = 9223372036854775807
 AGR_DIMENSIONS_MAX: Final = 4
+AGR_CLOCK_LAG_NS: Final = 20000
 AGR_OK: Final = 0
 AGR_LIMITED: Final = 1
 AGR_OPEN: Final = 2
@@ -53,6 +54,9 @@ AGR_OUTCOME_SUCCESS: Final = 1
 AGR_OUTCOME_FAILURE: Final = 2
 AGR_OUTCOME_NEUTRAL: Final = 3
 AGR_OUTCOME_BACKPRESSURE: Final = 4
+AGR_CLOCK_AUTO: Final = 0
+AGR_CLOCK_SYSTEM: Final = 1
+AGR_CLOCK_COUNTER: Final = 2
 AGR_BACKOFF_CONSTANT: Final = 1
 AGR_BACKOFF_LINEAR: Final = 2
 AGR_BACKOFF_EXPONENTIAL: Final = 3
@@ -811,6 +815,17 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "agr_now_ns": (
         c_int64,
+        (),
+    ),
+    "agr_clock_select": (
+        c_int32,
+        (
+            c_int32,
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_clock_source": (
+        c_int32,
         (),
     ),
     "agr_random": (
