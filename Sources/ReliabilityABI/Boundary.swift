@@ -75,10 +75,8 @@ func makeHandle<Engine: ~Copyable>(
 
 // MARK: - Handles in a pool
 
-/// How far apart handles lie in an array: whole cache lines.
-func handleStride<Engine: BitwiseCopyable>(of type: Engine.Type) -> Int {
-  (engineOffset &+ MemoryLayout<Engine>.size &+ 63) & ~63
-}
+/// How far apart handles of so many bytes lie in an array: whole cache lines.
+func handleStride(_ bytes: Int) -> Int { (engineOffset &+ bytes &+ 63) & ~63 }
 
 /// Makes zeroed memory the place of a handle that is not in use; `index` is its place in the pool.
 func prepareHandle(_ memory: UnsafeMutableRawPointer, _ index: UInt32) {
@@ -86,13 +84,12 @@ func prepareHandle(_ memory: UnsafeMutableRawPointer, _ index: UInt32) {
     to: HandleHeader(kind: Atomic(0), references: Atomic(Int(index))))
 }
 
-/// Puts a value behind a pooled handle, which is good from here on.
+/// Opens a pooled handle, which is good from here on. What is behind it is zero, or what the last one left.
+@inline(__always)
 func openHandle<Engine: BitwiseCopyable>(
-  _ pointer: OpaquePointer, _ kind: HandleKind, _ value: Engine
+  _ pointer: OpaquePointer, _ kind: HandleKind
 ) -> Handle<Engine> {
-  let memory = UnsafeMutableRawPointer(pointer)
-  let engine = (memory + engineOffset).bindMemory(to: Engine.self, capacity: 1)
-  engine.initialize(to: value)
+  let engine: Handle<Engine> = uncheckedHandle(pointer)
   header(engine).pointee.kind.store(kind.rawValue, ordering: .relaxed)
   return engine
 }
@@ -102,13 +99,20 @@ func pooledPointer<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> OpaqueP
   OpaquePointer(header(engine))
 }
 
-/// Ends the use of a pooled handle, and tells its place in the pool.
-func closeHandle<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> UInt32 {
-  let header = header(engine)
-  header.pointee.kind.store(0, ordering: .relaxed)
-  return UInt32(truncatingIfNeeded: header.pointee.references.load(ordering: .relaxed))
+/// The place of a pooled handle in its pool.
+@inline(__always)
+func poolIndex<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> UInt32 {
+  UInt32(truncatingIfNeeded: header(engine).pointee.references.load(ordering: .relaxed))
 }
 
+/// Ends the use of a pooled handle, and tells its place in the pool.
+@inline(__always)
+func closeHandle<Engine: BitwiseCopyable>(_ engine: Handle<Engine>) -> UInt32 {
+  header(engine).pointee.kind.store(0, ordering: .relaxed)
+  return poolIndex(engine)
+}
+
+@inline(__always)
 private func header<Engine: ~Copyable>(
   _ engine: Handle<Engine>
 ) -> UnsafeMutablePointer<HandleHeader> {
@@ -122,12 +126,14 @@ func retain<Engine: ~Copyable>(_ engine: Handle<Engine>) {
 /// The owner's end of a handle: nobody is let in by it any more, and its reference is dropped. Who
 /// asks a second time changes nothing.
 func destroy<Engine: ~Copyable>(_ engine: Handle<Engine>, _ kind: HandleKind) {
-  guard
-    header(engine).pointee.kind.compareExchange(
-      expected: kind.rawValue, desired: 0, ordering: .relaxed
-    ).exchanged
-  else { return }
-  release(engine)
+  if retire(engine, kind) { release(engine) }
+}
+
+/// Lets nobody in by a handle any more; says whether this was the call that did it.
+func retire<Engine: ~Copyable>(_ engine: Handle<Engine>, _ kind: HandleKind) -> Bool {
+  header(engine).pointee.kind.compareExchange(
+    expected: kind.rawValue, desired: 0, ordering: .relaxed
+  ).exchanged
 }
 
 /// Drops one reference; the last one frees the engine.
@@ -211,15 +217,27 @@ private func checkSize(_ size: UInt32, _ field: StaticString) throws(Failure) {
 
 /// A caller's structure, with the defaults for the fields it does not have. `nil` gives the
 /// defaults where `optional` allows it.
+@inline(__always)
 func readStructure<T: BitwiseCopyable>(
-  _ pointer: UnsafePointer<T>?, defaults: T, _ field: StaticString, optional: Bool = false
+  _ pointer: UnsafePointer<T>?, defaults: @autoclosure () -> T, _ field: StaticString,
+  optional: Bool = false
 ) throws(Failure) -> T {
   guard let pointer else {
-    if optional { return defaults }
+    if optional { return defaults() }
     throw .argument(field, "must not be NULL")
   }
+  let size = UnsafeRawPointer(pointer).loadUnaligned(as: UInt32.self)
+  // The usual case, a caller of this very version, of which nothing has to be put together.
+  if Int(size) == MemoryLayout<T>.size { return pointer.pointee }
+  return try readPrefix(pointer, size, defaults())
+}
+
+/// A structure of an earlier or a later version.
+@inline(never)
+private func readPrefix<T: BitwiseCopyable>(
+  _ pointer: UnsafePointer<T>, _ size: UInt32, _ defaults: T
+) throws(Failure) -> T {
   let raw = UnsafeRawPointer(pointer)
-  let size = raw.loadUnaligned(as: UInt32.self)
   try checkSize(size, "struct_size")
   let known = MemoryLayout<T>.size
   var offset = known
@@ -244,9 +262,23 @@ func checkOutput<T: BitwiseCopyable>(
 }
 
 /// Fills in as much of an output structure as the caller has.
+@inline(__always)
 func writeStructure<T: BitwiseCopyable>(_ value: T, to pointer: UnsafeMutablePointer<T>) {
   let raw = UnsafeMutableRawPointer(pointer)
   let size = raw.loadUnaligned(as: UInt32.self)
+  if Int(size) == MemoryLayout<T>.size {
+    pointer.pointee = value
+    raw.storeBytes(of: size, as: UInt32.self)
+  } else {
+    writePrefix(value, size, to: pointer)
+  }
+}
+
+@inline(never)
+private func writePrefix<T: BitwiseCopyable>(
+  _ value: T, _ size: UInt32, to pointer: UnsafeMutablePointer<T>
+) {
+  let raw = UnsafeMutableRawPointer(pointer)
   var value = value
   memcpy(raw, &value, min(MemoryLayout<T>.size, Int(size)))
   if Int(size) > MemoryLayout<T>.size {

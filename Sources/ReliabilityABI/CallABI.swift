@@ -29,18 +29,14 @@ public func agr_outcome_init(_ outcome: UnsafeMutablePointer<agr_outcome>?, _ st
   initialize(outcome, struct_size, outcomeDefaults())
 }
 
-private func requireCosts(
-  _ costs: (Int64, Int64, Int64, Int64), atLeast least: Int64
-) throws(Failure) -> InlineArray<4, Int64> {
-  let values: InlineArray<4, Int64> = [costs.0, costs.1, costs.2, costs.3]
-  for index in 0..<4 {
-    guard values[index] >= least && values[index] <= TokenRate.maximumTokens else {
-      throw .argument("costs", "must be 0 ... 2^50 tokens (-1 in an outcome: unknown)")
-    }
+@inline(__always)
+private func requireCost(_ cost: Int64, atLeast least: Int64) throws(Failure) {
+  guard cost >= least && cost <= TokenRate.maximumTokens else {
+    throw .argument("costs", "must be 0 ... 2^50 tokens (-1 in an outcome: unknown)")
   }
-  return values
 }
 
+@inline(__always)
 private func requireBytes(
   _ bytes: UnsafeRawPointer?, _ length: Int, limit: Int, _ field: StaticString,
   _ lengthField: StaticString
@@ -53,36 +49,44 @@ private func requireBytes(
   }
 }
 
-func readRequest(_ pointer: UnsafePointer<agr_request>?) throws(Failure) -> Request {
-  let source = try readStructure(
-    pointer, defaults: requestDefaults(), "request", optional: true)
-  var request = Request()
-  request.priority = source.priority
-  try requireBytes(source.key, source.key_length, limit: 1 << 20, "key", "key_length")
-  request.key = source.key
-  request.keyLength = source.key_length
-  try requireBytes(
-    source.fingerprint, source.fingerprint_length, limit: 1 << 30, "fingerprint",
-    "fingerprint_length")
-  request.fingerprint = source.fingerprint
-  request.fingerprintLength = source.fingerprint_length
-  try requireBytes(
-    source.cache_key, source.cache_key_length, limit: 1024, "cache_key", "cache_key_length")
-  request.answerKey = source.cache_key
-  request.answerKeyLength = source.cache_key_length
-  request.costs = try requireCosts(source.costs, atLeast: 0)
-  try requireTimeOrForever(source.deadline_ns, "deadline_ns")
-  request.deadline = source.deadline_ns
-  try requireBytes(
-    source.trace_id, source.trace_id_length, limit: .max, "trace_id", "trace_id_length")
-  if let trace = source.trace_id {
-    request.trace = TraceID(UnsafeRawPointer(trace), source.trace_id_length)
+/// Gives a request to `body`: the caller's own, or where it is not of this version, or none, a copy.
+@inline(__always)
+func withRequest<Result>(
+  _ pointer: UnsafePointer<agr_request>?,
+  _ body: (UnsafePointer<agr_request>) throws(Failure) -> Result
+) throws(Failure) -> Result {
+  if let pointer, Int(pointer.pointee.struct_size) == MemoryLayout<agr_request>.size {
+    return try body(pointer)
   }
-  return request
+  let copy = try readStructure(
+    pointer, defaults: requestDefaults(), "request", optional: true)
+  return try withUnsafePointer(to: copy, body)
+}
+
+/// Refuses a request that cannot be.
+@inline(__always)
+func checkRequest(_ request: UnsafePointer<agr_request>) throws(Failure) {
+  try requireBytes(
+    request.pointee.key, request.pointee.key_length, limit: 1 << 20, "key", "key_length")
+  try requireBytes(
+    request.pointee.fingerprint, request.pointee.fingerprint_length, limit: 1 << 30,
+    "fingerprint", "fingerprint_length")
+  try requireBytes(
+    request.pointee.cache_key, request.pointee.cache_key_length, limit: 1024, "cache_key",
+    "cache_key_length")
+  try requireCost(request.pointee.costs.0, atLeast: 0)
+  try requireCost(request.pointee.costs.1, atLeast: 0)
+  try requireCost(request.pointee.costs.2, atLeast: 0)
+  try requireCost(request.pointee.costs.3, atLeast: 0)
+  try requireTimeOrForever(request.pointee.deadline_ns, "deadline_ns")
+  try requireBytes(
+    request.pointee.trace_id, request.pointee.trace_id_length, limit: .max, "trace_id",
+    "trace_id_length")
 }
 
 extension Policy {
   /// The rule that an outcome falls under, and its place in the table.
+  @inline(__always)
   fileprivate func rule(for outcome: agr_outcome) throws(Failure) -> (RetryRule, Int) {
     let unmatched = 64
     guard outcome.domain != Domain.none.rawValue else {
@@ -106,6 +110,7 @@ extension Policy {
     return (RetryRule.unmatched(domain, outcome.code), unmatched)
   }
 
+  @inline(__always)
   func readOutcome(_ source: agr_outcome) throws(Failure) -> AttemptOutcome {
     let (rule, index) = try rule(for: source)
     try requireHint(source.server_delay_ns)
@@ -114,9 +119,14 @@ extension Policy {
     }
     try requireBytes(
       source.result, source.result_length, limit: 1 << 50, "result", "result_length")
+    let costs = source.costs
+    try requireCost(costs.0, atLeast: -1)
+    try requireCost(costs.1, atLeast: -1)
+    try requireCost(costs.2, atLeast: -1)
+    try requireCost(costs.3, atLeast: -1)
     return AttemptOutcome(
       rule: rule, ruleIndex: index, code: source.code, serverDelay: source.server_delay_ns,
-      latency: source.latency_ns, costs: try requireCosts(source.costs, atLeast: -1),
+      latency: source.latency_ns, costs: [costs.0, costs.1, costs.2, costs.3],
       result: source.result, resultLength: source.result_length)
   }
 }
@@ -127,32 +137,48 @@ private func callHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<Cal
 }
 
 /// Writes the present step of a call.
+@inline(__always)
 func write(_ call: Handle<Call>, _ out: UnsafeMutablePointer<agr_step>) {
-  let step = call.pointee.step
+  guard Int(out.pointee.struct_size) == MemoryLayout<agr_step>.size else {
+    var value = agr_step()
+    fill(&value, call)
+    writeStructure(value, to: out)
+    return
+  }
+  fill(&out.pointee, call)
+}
+
+/// Sets every field but struct_size, in place.
+@inline(__always)
+private func fill(_ value: inout agr_step, _ call: Handle<Call>) {
   let remaining = call.pointee.remaining
-  let timeouts = call.pointee.policy.pointee.configuration.timeouts
-  var value = agr_step()
-  value.kind = step.kind.rawValue
-  value.reason = step.reason.rawValue
-  value.component = step.component.rawValue
-  value.attempt_id = step.attemptID
-  value.attempt = step.attempt
-  value.wait_ns = step.wait
-  value.retry_after_ns = step.retryAfter
+  value.kind = call.pointee.step.kind.rawValue
+  value.reason = call.pointee.step.reason.rawValue
+  value.component = call.pointee.step.component.rawValue
+  value.attempt_id = call.pointee.step.attemptID
+  value.attempt = call.pointee.step.attempt
+  value.endpoint = 0
+  value.wait_ns = call.pointee.step.wait
+  value.retry_after_ns = call.pointee.step.retryAfter
   value.remaining_ns = remaining
-  if step.kind == .attempt {
+  if call.pointee.step.kind == .attempt {
+    let timeouts = call.pointee.policy.pointee.configuration.timeouts
     let attempt = min(timeouts.attempt, remaining)
     value.attempt_timeout_ns = attempt
     value.connect_timeout_ns = min(timeouts.connect, attempt)
     value.first_byte_timeout_ns = min(timeouts.firstByte, attempt)
     value.idle_timeout_ns = min(timeouts.idle, attempt)
+  } else {
+    value.attempt_timeout_ns = 0
+    value.connect_timeout_ns = 0
+    value.first_byte_timeout_ns = 0
+    value.idle_timeout_ns = 0
   }
-  value.fd = step.descriptor
-  value.outcome_unknown = step.outcomeUnknown ? 1 : 0
-  value.fence = step.fence
-  value.result = step.result
-  value.result_length = step.resultLength
-  writeStructure(value, to: out)
+  value.fd = call.pointee.step.descriptor
+  value.outcome_unknown = call.pointee.step.outcomeUnknown ? 1 : 0
+  value.fence = call.pointee.step.fence
+  value.result = call.pointee.step.result
+  value.result_length = call.pointee.step.resultLength
 }
 
 @implementation @_cdecl("agr_call_begin")
@@ -176,7 +202,9 @@ public func agr_call_begin_at(
     let step = try checkOutput(out_step, "out_step")
     let policy = try policyHandle(policy)
     try requireTime(now_ns, "now_ns")
-    let call = try Policy.begin(policy, readRequest(request), now: now_ns)
+    let call = try withRequest(request) { (request) throws(Failure) in
+      try Policy.begin(policy, request, now: now_ns)
+    }
     out.pointee = pooledPointer(call)
     write(call, step)
     return AGR_OK

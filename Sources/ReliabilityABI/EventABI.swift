@@ -67,7 +67,7 @@ private func readEvent(_ pointer: UnsafePointer<agr_event>?) throws(Failure) -> 
   event.retryAfter = source.retry_after_ns
   withUnsafeBytes(of: source.trace_id) { bytes in
     if let base = bytes.baseAddress {
-      event.trace = TraceID(base, strnlen(base, TraceID.maximumLength))
+      event.trace.set(base, strnlen(base, TraceID.maximumLength))
     }
   }
   return event

@@ -13,7 +13,9 @@ public func agr_policy_execute(
     let out = try checkOutput(out_step, "out_step")
     guard let attempt else { throw .argument("attempt", "must not be NULL") }
     let policy = try policyHandle(policy)
-    let call = try Policy.begin(policy, readRequest(request), now: now())
+    let call = try withRequest(request) { (request) throws(Failure) in
+      try Policy.begin(policy, request, now: now())
+    }
     var step = agr_step()
     step.struct_size = UInt32(MemoryLayout<agr_step>.size)
     do throws(Failure) {

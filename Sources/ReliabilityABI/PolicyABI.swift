@@ -129,7 +129,7 @@ public func agr_policy_create(
 @implementation @_cdecl("agr_policy_destroy")
 public func agr_policy_destroy(_ policy: OpaquePointer?) {
   guard let policy = try? policyHandle(policy) else { return }
-  destroy(policy, .policy)
+  if retire(policy, .policy), policy.pointee.pool.disown() { release(policy) }
 }
 
 @implementation @_cdecl("agr_policy_set_mode")

@@ -65,10 +65,13 @@ import Testing
     _ = rig.end(rig.outcome(http: 503))
     var cursor: UInt64 = 0
     var lines: [String] = []
+    var calls: Set<UInt64> = []
     while true {
       var event = agr_event()
       event.struct_size = UInt32(MemoryLayout<agr_event>.size)
       if agr_policy_next_event(rig.policy, &cursor, &event, nil, nil) == Int32(AGR_EMPTY) { break }
+      calls.insert(event.call_id)
+      event.call_id = 1
       var length = 0
       #expect(agr_event_json(&event, nil, 0, &length, nil) == 0)
       var buffer = [CChar](repeating: 1, count: length + 1)
@@ -78,6 +81,7 @@ import Testing
       #expect(agr_event_json(&event, &buffer, buffer.count, &length, nil) == 0)
       lines.append(String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self))
     }
+    #expect(calls.count == 1 && !calls.contains(0))
     #expect(
       lines == [
         """

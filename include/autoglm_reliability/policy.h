@@ -326,7 +326,7 @@ typedef struct agr_event {
   uint32_t attempt;
   uint32_t observed;
   int32_t priority;
-  uint64_t call_id;
+  uint64_t call_id;    /* of one call of this policy, and of no other; never 0 */
   int64_t time_ns;
   int64_t backoff_ns;
   int64_t latency_ns;

@@ -12,54 +12,71 @@ struct Call: BitwiseCopyable {
 
   var policy: Handle<Policy>
   var id: UInt64
-  var phase = Phase.done
+  var phase: Phase
   /// What the host was last told to do.
-  var step = Step(.done, .none)
+  var step: Step
 
   var deadline: Int64
   /// The latest time seen: a call's own time does not step back.
   var now: Int64
-  var waitUntil: Int64 = 0
+  var waitUntil: Int64
 
-  var attempt: UInt32 = 0
-  var attemptID: UInt64 = 0
-  var attemptStart: Int64 = 0
-  var attemptReason = Reason.first
+  var attempt: UInt32
+  var attemptID: UInt64
+  var attemptStart: Int64
+  var attemptReason: Reason
   /// An attempt ended without a reply: it may have had its effect.
-  var mayHaveRun = false
-  var isCommitted = false
-  var previousDelay: Int64 = 0
-  /// Retries made for each rule of the table, and for codes that none matches.
-  var ruleRetries = InlineArray<65, UInt32>(repeating: 0)
+  var mayHaveRun: Bool
+  var isCommitted: Bool
+  var previousDelay: Int64
+  /// The retries counted at this place are this call's.
+  var hasRetried: Bool
 
-  var costs = InlineArray<4, Int64>(repeating: 0)
-  var reservations = InlineArray<4, UInt64>(repeating: 0)
-  var permit: UInt64 = 0
+  var costs: InlineArray<4, Int64>
+  var reservations: InlineArray<4, UInt64>
+  var permit: UInt64
 
-  var hasKey = false
-  var lease: UInt64 = 0
-  var fence: UInt64 = 0
-  var outcomeUnknown = false
-  var ticket: UInt64 = 0
-  var pin: UInt64 = 0
+  var hasKey: Bool
+  var lease: UInt64
+  var fence: UInt64
+  var outcomeUnknown: Bool
+  var ticket: UInt64
+  var pin: UInt64
 
-  var hasAnswerKey = false
-  var answerKey = AnswerTable.Key(0, 0)
+  var hasAnswerKey: Bool
+  var answerKey: AnswerTable.Key
   /// A cached answer, which the call owns.
   var answer: UnsafeMutableRawPointer?
 
   var priority: Int32
   var trace: TraceID
 
-  init(
-    policy: Handle<Policy>, id: UInt64, deadline: Int64, now: Int64, priority: Int32, trace: TraceID
-  ) {
+  /// Becomes a new call, in place. What a request says is set by whoever has it.
+  @inline(__always)
+  mutating func reset(_ policy: Handle<Policy>, id: UInt64, now: Int64) {
     self.policy = policy
     self.id = id
-    self.deadline = deadline
     self.now = now
-    self.priority = priority
-    self.trace = trace
+    phase = .done
+    waitUntil = 0
+    attempt = 0
+    attemptID = 0
+    attemptStart = 0
+    attemptReason = .first
+    mayHaveRun = false
+    isCommitted = false
+    previousDelay = 0
+    hasRetried = false
+    for index in 0..<4 { reservations[index] = 0 }
+    permit = 0
+    hasKey = false
+    lease = 0
+    fence = 0
+    outcomeUnknown = false
+    ticket = 0
+    pin = 0
+    hasAnswerKey = false
+    answer = nil
   }
 
   /// Takes over a caller's time. A little back is a thread that was held up, and the call's time stands; more
@@ -77,20 +94,6 @@ struct Call: BitwiseCopyable {
 
   /// The time until the deadline.
   var remaining: Int64 { Time.subtract(deadline, now) }
-}
-
-/// What is asked for, checked and in the policy's terms. The pointers are the caller's.
-struct Request {
-  var priority: Int32 = 0
-  var key: UnsafeRawPointer?
-  var keyLength = 0
-  var fingerprint: UnsafeRawPointer?
-  var fingerprintLength = 0
-  var answerKey: UnsafeRawPointer?
-  var answerKeyLength = 0
-  var costs = InlineArray<4, Int64>(repeating: 0)
-  var deadline: Int64 = 0
-  var trace = TraceID()
 }
 
 /// How an attempt went, checked and in the policy's terms. `result` is the caller's.

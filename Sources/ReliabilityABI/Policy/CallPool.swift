@@ -2,32 +2,68 @@ import Platform
 import ReliabilityCore
 import Synchronization
 
+/// What a place in the pool has besides its call, and keeps from one to the next.
+struct CallPlace: BitwiseCopyable {
+  /// What the calls here have counted. Whoever has the place is the only one to write them, so that no count
+  /// is shared by threads; they are read by anybody.
+  var tallies: InlineArray<16, UInt64>
+  /// How many calls have been here.
+  var uses: UInt64
+  /// Retries made for each rule of the table, and for codes that none matches; of this call if
+  /// `Call.hasRetried`, else of an earlier one.
+  var ruleRetries: InlineArray<65, UInt32>
+}
+
 /// The calls of a policy: handles from chunks that are allocated when first needed, then used again.
 ///
-/// A free call is on a list whose head carries a count, so that a call which went and came back
-/// between a look and an exchange is noticed. Chunks stay until the pool goes.
+/// One word tells the first free call, how many calls are alive, and whether the policy still has its owner;
+/// it carries a count of changes, so that a call which went and came back between a look and an exchange
+/// is noticed. Chunks stay until the pool goes.
 struct CallPool: ~Copyable {
   private static let chunkSize = 64
   private static let mostLooks = 1_000_000
+
+  /// What the one word says.
+  private struct Head {
+    private static let bits: UInt64 = 17
+    private static let mask: UInt64 = (1 << bits) - 1
+    private static let owned: UInt64 = 1 << (2 * bits)
+
+    var raw: UInt64
+
+    init(raw: UInt64) { self.raw = raw }
+
+    init(first: UInt64, alive: UInt64, isOwned: Bool, after old: Head) {
+      let changes = ((old.raw &>> (2 &* Head.bits &+ 1)) &+ 1) &<< (2 &* Head.bits &+ 1)
+      raw = changes | (isOwned ? Head.owned : 0) | alive &<< Head.bits | first
+    }
+
+    static let new = Head(raw: owned)
+
+    /// The number of the first free call, plus 1; 0: there is none.
+    var first: UInt64 { raw & Head.mask }
+    var alive: UInt64 { raw &>> Head.bits & Head.mask }
+    var isOwned: Bool { raw & Head.owned != 0 }
+    /// Nobody needs the policy any more.
+    var isLast: Bool { alive == 0 && !isOwned }
+  }
 
   /// The addresses of the chunks, 0 for those not there yet.
   private let chunks: AtomicWords
   /// For each call the number of the next free one, plus 1.
   private let next: AtomicWords
-  /// A count of changes, and the first free call plus 1.
   private let head: Atomic<UInt64>
-  private let alive: Atomic<Int>
-  private let limit: Int
+  private let limit: UInt64
 
+  /// `limit` at most 65,536.
   init(limit: Int) throws(Failure) {
     let count = (limit &+ CallPool.chunkSize &- 1) / CallPool.chunkSize
     let chunks = try AtomicWords(count: count)
     let next = try AtomicWords(count: count &* CallPool.chunkSize)
     self.chunks = chunks
     self.next = next
-    self.limit = limit
-    head = Atomic(0)
-    alive = Atomic(0)
+    self.limit = UInt64(truncatingIfNeeded: limit)
+    head = Atomic(Head.new.raw)
   }
 
   deinit {
@@ -36,65 +72,123 @@ struct CallPool: ~Copyable {
     }
   }
 
-  var aliveCount: Int { alive.load(ordering: .relaxed) }
+  var aliveCount: Int { Int(truncatingIfNeeded: look().alive) }
+
+  private func look() -> Head { Head(raw: head.load(ordering: .acquiring)) }
+
+  private func exchange(_ old: Head, _ new: Head) -> Bool {
+    head.compareExchange(
+      expected: old.raw, desired: new.raw, ordering: .acquiringAndReleasing
+    ).exchanged
+  }
 
   /// The handle of a free call, whose memory is not a call yet.
   func take() throws(Failure) -> OpaquePointer {
-    guard alive.wrappingAdd(1, ordering: .relaxed).newValue <= limit else {
-      alive.wrappingSubtract(1, ordering: .relaxed)
-      throw Failure(.capacity, "max_calls", "that many calls are alive")
-    }
     var looks = 0
     while true {
-      let top = head.load(ordering: .acquiring)
-      let first = top & 0xffff_ffff
-      if first == 0 {
-        // Not more than the limit are alive, so that one is free, or about to be put on the list by the
-        // thread that made its chunk. That thread may be gone, in the child of a fork.
+      let top = look()
+      // Not more than the limit are alive, so that one is free, or about to be put on the list by the thread
+      // that made its chunk. That thread may be gone, in the child of a fork.
+      guard top.alive < limit, looks < CallPool.mostLooks else {
+        throw Failure(.capacity, "max_calls", "that many calls are alive")
+      }
+      guard top.first != 0 else {
         looks &+= 1
-        guard looks < CallPool.mostLooks else {
-          alive.wrappingSubtract(1, ordering: .relaxed)
-          throw Failure(.capacity, "max_calls", "that many calls are alive")
-        }
         do throws(Failure) { try grow() } catch {
           // Somebody may have put one back meanwhile.
-          if head.load(ordering: .acquiring) & 0xffff_ffff != 0 { continue }
-          alive.wrappingSubtract(1, ordering: .relaxed)
+          if look().first != 0 { continue }
           throw error
         }
         continue
       }
-      let index = Int(truncatingIfNeeded: first &- 1)
+      let index = Int(truncatingIfNeeded: top.first &- 1)
       let rest = next.load(index)
-      if exchange(top, rest) { return handle(index) }
+      let new = Head(first: rest, alive: top.alive &+ 1, isOwned: top.isOwned, after: top)
+      if exchange(top, new) { return handle(index) }
     }
   }
 
-  /// Takes the handle with a number back.
-  func put(_ index: UInt32) {
-    push(Int(index))
-    alive.wrappingSubtract(1, ordering: .relaxed)
+  /// Takes the handle with a number back. True: nobody needs the policy any more.
+  func put(_ index: UInt32) -> Bool {
+    while true {
+      let top = look()
+      next.store(Int(index), top.first)
+      let new = Head(
+        first: UInt64(index) &+ 1, alive: top.alive &- 1, isOwned: top.isOwned, after: top)
+      if exchange(top, new) { return new.isLast }
+    }
+  }
+
+  /// The owner gives the policy up. True: nobody needs it any more.
+  func disown() -> Bool {
+    while true {
+      let top = look()
+      let new = Head(first: top.first, alive: top.alive, isOwned: false, after: top)
+      if exchange(top, new) { return new.isLast }
+    }
   }
 
   private func push(_ index: Int) {
     while true {
-      let top = head.load(ordering: .acquiring)
-      next.store(index, top & 0xffff_ffff)
-      if exchange(top, UInt64(truncatingIfNeeded: index &+ 1)) { return }
+      let top = look()
+      next.store(index, top.first)
+      let new = Head(
+        first: UInt64(truncatingIfNeeded: index &+ 1), alive: top.alive, isOwned: top.isOwned,
+        after: top)
+      if exchange(top, new) { return }
     }
   }
 
-  private func exchange(_ top: UInt64, _ first: UInt64) -> Bool {
-    let count = (top &>> 32 &+ 1) & 0xffff_ffff
-    return head.compareExchange(
-      expected: top, desired: count &<< 32 | first, ordering: .acquiringAndReleasing
-    ).exchanged
+  // MARK: - Places
+
+  /// Where it lies behind its call.
+  private static let placeOffset = (MemoryLayout<Call>.size &+ 15) & ~15
+  private static let stride = handleStride(placeOffset &+ MemoryLayout<CallPlace>.size)
+
+  @inline(__always)
+  static func place(of call: Handle<Call>) -> UnsafeMutablePointer<CallPlace> {
+    (UnsafeMutableRawPointer(call) + placeOffset).assumingMemoryBound(to: CallPlace.self)
+  }
+
+  /// The word of a place that a counter is kept in, its first being the tallies.
+  @inline(__always)
+  private static func tally(
+    _ call: Handle<Call>, _ counter: Int
+  ) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    UnsafeMutableRawPointer(place(of: call)).assumingMemoryBound(to: Atomic<UInt64>.self) + counter
+  }
+
+  /// A number for the next call at a place: another than any before in the pool. Never 0.
+  static func nextID(_ call: Handle<Call>) -> UInt64 {
+    let place = place(of: call)
+    place.pointee.uses &+= 1
+    return place.pointee.uses &<< 16 | UInt64(poolIndex(call))
+  }
+
+  @inline(__always)
+  static func count(_ call: Handle<Call>, _ counter: Int, _ amount: UInt64) {
+    let tally = tally(call, counter)
+    tally.pointee.store(tally.pointee.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
+  }
+
+  /// What all calls have counted.
+  func counted(_ counter: Int) -> UInt64 {
+    var sum: UInt64 = 0
+    for chunk in 0..<chunks.count {
+      guard let memory = UnsafeMutableRawPointer(bitPattern: UInt(chunks.loadAcquiring(chunk)))
+      else { continue }
+      for slot in 0..<CallPool.chunkSize {
+        let call: Handle<Call> = uncheckedHandle(OpaquePointer(memory + slot &* CallPool.stride))
+        sum &+= CallPool.tally(call, counter).pointee.load(ordering: .relaxed)
+      }
+    }
+    return sum
   }
 
   private func grow() throws(Failure) {
     for chunk in 0..<chunks.count where chunks.loadAcquiring(chunk) == 0 {
       guard
-        let memory = platform_allocate(CallPool.chunkSize &* handleStride(of: Call.self))
+        let memory = platform_allocate(CallPool.chunkSize &* CallPool.stride)
       else { throw .noMemory }
       guard chunks.exchange(chunk, 0, UInt64(UInt(bitPattern: memory))) else {
         platform_free(memory)
@@ -102,7 +196,7 @@ struct CallPool: ~Copyable {
       }
       for slot in 0..<CallPool.chunkSize {
         let index = chunk &* CallPool.chunkSize &+ slot
-        prepareHandle(memory + slot &* handleStride(of: Call.self), UInt32(index))
+        prepareHandle(memory + slot &* CallPool.stride, UInt32(index))
         push(index)
       }
       return
@@ -111,7 +205,7 @@ struct CallPool: ~Copyable {
 
   private func handle(_ index: Int) -> OpaquePointer {
     let chunk = UInt(chunks.loadAcquiring(index / CallPool.chunkSize))
-    let offset = index % CallPool.chunkSize &* handleStride(of: Call.self)
+    let offset = index % CallPool.chunkSize &* CallPool.stride
     return OpaquePointer(bitPattern: chunk &+ UInt(offset)).unsafelyUnwrapped
   }
 }

@@ -102,17 +102,16 @@ extension Policy {
       loseLease(call)
       return
     }
-    count(.attempts)
+    count(call, .attempts)
     call.pointee.phase = .attempting
     call.pointee.attempt &+= 1
-    call.pointee.attemptID = lastID.wrappingAdd(1, ordering: .relaxed).newValue
+    call.pointee.attemptID = call.pointee.id &<< 20 | UInt64(call.pointee.attempt & 0xf_ffff)
     call.pointee.attemptStart = call.pointee.now
-    var step = Step(.attempt, call.pointee.attemptReason)
-    step.attemptID = call.pointee.attemptID
-    step.attempt = call.pointee.attempt
-    step.outcomeUnknown = call.pointee.outcomeUnknown
-    step.fence = call.pointee.fence
-    call.pointee.step = step
+    call.pointee.step.become(
+      .attempt, call.pointee.attemptReason, .none, attempt: call.pointee.attempt)
+    call.pointee.step.attemptID = call.pointee.attemptID
+    call.pointee.step.outcomeUnknown = call.pointee.outcomeUnknown
+    call.pointee.step.fence = call.pointee.fence
   }
 
   /// The key may be somebody else's by now: nothing more is attempted.
@@ -137,11 +136,8 @@ extension Policy {
     }
     call.pointee.phase = phase
     call.pointee.waitUntil = Time.add(call.pointee.now, wait)
-    var step = Step(.wait, reason)
-    step.component = component
-    step.attempt = call.pointee.attempt
-    step.wait = wait
-    call.pointee.step = step
+    call.pointee.step.become(.wait, reason, component, attempt: call.pointee.attempt)
+    call.pointee.step.wait = wait
   }
 
   /// Goes on after a wait, or says how much of it is left.
@@ -189,7 +185,7 @@ extension Policy {
   func observe(
     _ call: Handle<Call>, _ component: Component, _ reason: Reason, _ retryAfter: Int64
   ) {
-    count(.observed)
+    count(call, .observed)
     note(call, .refused) {
       $0.reason = reason.rawValue
       $0.component = component.rawValue

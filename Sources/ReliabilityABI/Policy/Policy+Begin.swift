@@ -1,3 +1,4 @@
+import CAutoGLMReliability
 import Platform
 import ReliabilityCore
 import Synchronization
@@ -7,32 +8,33 @@ import Synchronization
 extension Policy {
   /// Begins a call in the memory behind a handle from the pool.
   static func begin(
-    _ policy: Handle<Policy>, _ request: Request, now: Int64
+    _ policy: Handle<Policy>, _ request: UnsafePointer<agr_request>, now: Int64
   ) throws(Failure) -> Handle<Call> {
-    let place = try policy.pointee.pool.take()
-    retain(policy)
-    let total = policy.pointee.configuration.timeouts.total
-    let id = policy.pointee.lastID.wrappingAdd(1, ordering: .relaxed).newValue
-    let call = openHandle(
-      place, .call,
-      Call(
-        policy: policy, id: id,
-        deadline: request.deadline > 0 ? request.deadline : Time.add(now, total), now: now,
-        priority: request.priority, trace: request.trace))
-    call.pointee.costs = request.costs
+    try checkRequest(request)
+    let call: Handle<Call> = openHandle(try policy.pointee.pool.take(), .call)
+    call.pointee.reset(policy, id: CallPool.nextID(call), now: now)
+    let deadline = request.pointee.deadline_ns
+    call.pointee.deadline =
+      deadline > 0 ? deadline : Time.add(now, policy.pointee.configuration.timeouts.total)
+    call.pointee.priority = request.pointee.priority
+    call.pointee.costs[0] = request.pointee.costs.0
+    call.pointee.costs[1] = request.pointee.costs.1
+    call.pointee.costs[2] = request.pointee.costs.2
+    call.pointee.costs[3] = request.pointee.costs.3
+    call.pointee.trace.set(request.pointee.trace_id, request.pointee.trace_id_length)
     policy.pointee.start(call, request)
     return call
   }
 
-  private func start(_ call: Handle<Call>, _ request: Request) {
-    count(.calls)
+  private func start(_ call: Handle<Call>, _ request: UnsafePointer<agr_request>) {
+    count(call, .calls)
     // A key is worth something without a cache of ours: the upstream may know it.
-    call.pointee.hasKey = request.keyLength > 0
-    if let bytes = request.answerKey, request.answerKeyLength > 0,
+    call.pointee.hasKey = request.pointee.key_length > 0
+    if let bytes = request.pointee.cache_key, request.pointee.cache_key_length > 0,
       configuration.cachedEntries > 0
     {
       call.pointee.hasAnswerKey = true
-      call.pointee.answerKey = answers.key(bytes, request.answerKeyLength)
+      call.pointee.answerKey = answers.key(bytes, request.pointee.cache_key_length)
     }
     if call.pointee.remaining == 0 {
       finish(call, .deadline, .deadline)
@@ -50,8 +52,9 @@ extension Policy {
     }
     do throws(Failure) {
       switch try cache.pointee.join(
-        request.key, request.keyLength, fingerprint: request.fingerprint,
-        request.fingerprintLength, now: call.pointee.now)
+        request.pointee.key, request.pointee.key_length,
+        fingerprint: request.pointee.fingerprint, request.pointee.fingerprint_length,
+        now: call.pointee.now)
       {
       case .execute(let lease): execute(call, cache, lease, .first)
       case .replay(let result):
@@ -112,7 +115,7 @@ extension Policy {
       attempt(call)
       return
     }
-    count(.joined)
+    count(call, .joined)
     waitJoined(call, cache, remaining)
   }
 
@@ -120,14 +123,12 @@ extension Policy {
     _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ remaining: Int64
   ) {
     call.pointee.phase = .joined
-    var step = Step(.join, .joined)
-    step.component = .idempotency
-    step.attempt = call.pointee.attempt
+    call.pointee.step.become(.join, .joined, .idempotency, attempt: call.pointee.attempt)
     // At least a moment, for a lease that is just about to run out.
-    step.wait = Swift.min(Swift.max(remaining, 1), call.pointee.remaining)
+    call.pointee.step.wait = Swift.min(Swift.max(remaining, 1), call.pointee.remaining)
     // Without a descriptor to be had the host still wakes up when the time is over.
-    step.descriptor = (try? cache.pointee.descriptor(of: call.pointee.ticket)) ?? -1
-    call.pointee.step = step
+    call.pointee.step.descriptor =
+      (try? cache.pointee.descriptor(of: call.pointee.ticket)) ?? -1
   }
 
   /// Looks what has become of the run that was joined.

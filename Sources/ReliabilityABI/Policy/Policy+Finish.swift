@@ -11,20 +11,18 @@ extension Policy {
     result: UnsafeRawPointer? = nil, _ length: Int = 0
   ) {
     giveBack(call)
-    var step = Step(.done, reason)
-    step.component = component
-    step.attempt = call.pointee.attempt
-    step.retryAfter = retryAfter
-    step.result = result
-    step.resultLength = length
-    if reason.allowsFallback { replace(&step, call) }
+    call.pointee.step.become(.done, reason, component, attempt: call.pointee.attempt)
+    call.pointee.step.retryAfter = retryAfter
+    call.pointee.step.result = result
+    call.pointee.step.resultLength = length
+    if reason.allowsFallback { replace(&call.pointee.step, call) }
     call.pointee.phase = .done
-    call.pointee.step = step
-    tally(step)
+    let shown = call.pointee.step.reason
+    tally(call, shown)
     note(call, .done) {
-      $0.reason = step.reason.rawValue
-      $0.component = step.component.rawValue
-      $0.retryAfter = step.retryAfter
+      $0.reason = shown.rawValue
+      $0.component = component.rawValue
+      $0.retryAfter = retryAfter
     }
   }
 
@@ -63,17 +61,17 @@ extension Policy {
     call.pointee.lease = 0
   }
 
-  private func tally(_ step: Step) {
-    switch step.reason {
-    case .succeeded: count(.succeeded)
-    case .replayed, .replayedFailure: count(.replayed)
-    case .fallbackDefault, .fallbackCached, .queue: count(.fallbacks)
-    case .limited, .neverFits: count(.refusedLimiter)
-    case .open: count(.refusedBreaker)
-    case .budgetExhausted: count(.refusedBudget)
-    case .deadline: count(.refusedDeadline)
-    case .mismatch, .capacity, .noMemory: count(.refusedOther)
-    default: count(.failed)
+  private func tally(_ call: Handle<Call>, _ reason: Reason) {
+    switch reason {
+    case .succeeded: count(call, .succeeded)
+    case .replayed, .replayedFailure: count(call, .replayed)
+    case .fallbackDefault, .fallbackCached, .queue: count(call, .fallbacks)
+    case .limited, .neverFits: count(call, .refusedLimiter)
+    case .open: count(call, .refusedBreaker)
+    case .budgetExhausted: count(call, .refusedBudget)
+    case .deadline: count(call, .refusedDeadline)
+    case .mismatch, .capacity, .noMemory: count(call, .refusedOther)
+    default: count(call, .failed)
     }
   }
 
@@ -86,13 +84,12 @@ extension Policy {
       _ = cache.pointee.release(call.pointee.pin)
     }
     platform_free(call.pointee.answer)
-    policy.pointee.pool.put(closeHandle(call))
-    release(policy)
+    if policy.pointee.pool.put(closeHandle(call)) { release(policy) }
   }
 
   private func abandon(_ call: Handle<Call>) {
     guard call.pointee.phase != .done else { return }
-    count(.abandoned)
+    count(call, .abandoned)
     if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
       _ = try? breaker.pointee.report(
         call.pointee.permit, .neutral, latency: 0, now: call.pointee.now, processRandom)

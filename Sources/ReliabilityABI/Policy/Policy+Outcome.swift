@@ -69,7 +69,7 @@ extension Policy {
     let verdict = retry.decide(
       Retry.Failed(
         attempt: call.pointee.attempt,
-        reasonRetries: call.pointee.ruleRetries[outcome.ruleIndex], rule: outcome.rule,
+        reasonRetries: retries(call, outcome.ruleIndex), rule: outcome.rule,
         hasKey: call.pointee.hasKey, previousDelay: call.pointee.previousDelay,
         serverDelay: outcome.serverDelay, random: random()))
     let delay: Int64
@@ -102,13 +102,11 @@ extension Policy {
   }
 
   private func wait(_ call: Handle<Call>, _ outcome: AttemptOutcome, _ delay: Int64) {
-    if call.pointee.ruleRetries[outcome.ruleIndex] < .max {
-      call.pointee.ruleRetries[outcome.ruleIndex] &+= 1
-    }
+    countRetry(call, outcome.ruleIndex)
     call.pointee.previousDelay = delay
     call.pointee.attemptReason = .retry
-    count(.retries)
-    count(.backoff, UInt64(bitPattern: delay))
+    count(call, .retries)
+    count(call, .backoff, UInt64(bitPattern: delay))
     let reason: Reason = outcome.serverDelay >= 0 ? .serverHint : .backoff
     note(call, .retry) {
       fill(&$0, outcome, 0)
@@ -121,6 +119,20 @@ extension Policy {
     } else {
       attempt(call)
     }
+  }
+
+  /// The retries that a call has made for a rule.
+  private func retries(_ call: Handle<Call>, _ rule: Int) -> UInt32 {
+    call.pointee.hasRetried ? CallPool.place(of: call).pointee.ruleRetries[rule] : 0
+  }
+
+  private func countRetry(_ call: Handle<Call>, _ rule: Int) {
+    let place = CallPool.place(of: call)
+    if !call.pointee.hasRetried {
+      place.pointee.ruleRetries = InlineArray(repeating: 0)
+      call.pointee.hasRetried = true
+    }
+    if place.pointee.ruleRetries[rule] < .max { place.pointee.ruleRetries[rule] &+= 1 }
   }
 
   /// Takes one retry out of the budget. `nil`: done, or nobody asks; else when there is one again.

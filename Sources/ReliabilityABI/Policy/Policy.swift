@@ -19,9 +19,7 @@ struct Policy: ~Copyable {
   /// Two bits a part: its mode.
   let modes: Atomic<UInt32>
   let fallback: Atomic<Int32>
-  let lastID: Atomic<UInt64>
   let draws: Atomic<UInt64>
-  let counters: AtomicWords
 
   enum Counter: Int {
     case calls = 0
@@ -41,7 +39,6 @@ struct Policy: ~Copyable {
     let events = try EventRing(
       capacity: configuration.eventCapacity, recordWords: CallEvent.wordCount)
     let answers = try AnswerCache(configuration)
-    let counters = try AtomicWords(count: 16)
     var copy: UnsafeMutableRawPointer?
     if let answer {
       guard let memory = platform_allocate(Swift.max(1, length)) else { throw .noMemory }
@@ -54,7 +51,6 @@ struct Policy: ~Copyable {
     self.pool = pool
     self.events = events
     self.answers = answers
-    self.counters = counters
     standardAnswer = copy
     standardAnswerLength = length
     var modes: UInt32 = 0
@@ -64,7 +60,6 @@ struct Policy: ~Copyable {
     }
     self.modes = Atomic(modes)
     fallback = Atomic(configuration.fallback.rawValue)
-    lastID = Atomic(0)
     draws = Atomic(0)
     configuration.parts.retainAll()
   }
@@ -111,13 +106,14 @@ struct Policy: ~Copyable {
   // MARK: - Counting
 
   @inline(__always)
-  func count(_ counter: Counter, _ amount: UInt64 = 1) {
-    counters.add(counter.rawValue, amount)
+  func count(_ call: Handle<Call>, _ counter: Counter, _ amount: UInt64 = 1) {
+    CallPool.count(call, counter.rawValue, amount)
   }
 
-  func counted(_ counter: Counter) -> UInt64 { counters.load(counter.rawValue) }
+  func counted(_ counter: Counter) -> UInt64 { pool.counted(counter.rawValue) }
 
   /// A record of what happened to a call.
+  @inline(__always)
   func note(_ call: Handle<Call>, _ kind: CallEvent.Kind, _ change: (inout CallEvent) -> Void) {
     var event = CallEvent()
     event.kind = kind.rawValue
@@ -127,7 +123,7 @@ struct Policy: ~Copyable {
     event.time = call.pointee.now
     event.trace = call.pointee.trace
     change(&event)
-    events.append { event.word($0) }
+    events.append(event.words)
   }
 
   /// 64 random bits for a backoff.

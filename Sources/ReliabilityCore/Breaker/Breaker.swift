@@ -177,17 +177,14 @@ package struct Breaker: ~Copyable {
         expected: from.raw, desired: to.raw, ordering: .acquiringAndReleasing
       ).exchanged
     else { return false }
-    events.append { index in
-      switch index {
-      case 0:
-        UInt64(truncatingIfNeeded: from.state.rawValue)
-          | UInt64(truncatingIfNeeded: to.state.rawValue) &<< 8
-          | UInt64(truncatingIfNeeded: to.mode.rawValue) &<< 16
-      case 1: to.generation
-      case 2: UInt64(bitPattern: now)
-      default: UInt64(bitPattern: openFor)
-      }
-    }
+    let states =
+      UInt64(truncatingIfNeeded: from.state.rawValue)
+      | UInt64(truncatingIfNeeded: to.state.rawValue) &<< 8
+      | UInt64(truncatingIfNeeded: to.mode.rawValue) &<< 16
+    let record: InlineArray<4, UInt64> = [
+      states, to.generation, UInt64(bitPattern: now), UInt64(bitPattern: openFor),
+    ]
+    events.append(record)
     return true
   }
 

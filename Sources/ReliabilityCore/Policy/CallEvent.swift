@@ -21,23 +21,23 @@ package struct CallEvent: BitwiseCopyable {
   package var retryAfter: Int64 = 0
   package var trace = TraceID()
 
+  @inline(__always)
   package init() {}
 
   package static let wordCount = 16
 
-  package func word(_ index: Int) -> UInt64 {
-    switch index {
-    case 0: pair(kind, reason)
-    case 1: pair(component, domain)
-    case 2: pair(code, errorClass)
-    case 3: pair(Int32(bitPattern: attempt), priority)
-    case 4: call
-    case 5: UInt64(bitPattern: time)
-    case 6: UInt64(bitPattern: backoff)
-    // The top bit is free: a latency is never negative.
-    case 7: UInt64(bitPattern: latency) &<< 1 | (observed ? 1 : 0)
-    default: index == 8 ? UInt64(bitPattern: retryAfter) : trace.words[index &- 9]
-    }
+  /// As the ring keeps it.
+  @inline(__always)
+  package var words: InlineArray<16, UInt64> {
+    [
+      pair(kind, reason), pair(component, domain), pair(code, errorClass),
+      pair(Int32(bitPattern: attempt), priority), call, UInt64(bitPattern: time),
+      UInt64(bitPattern: backoff),
+      // The top bit is free: a latency is never negative.
+      UInt64(bitPattern: latency) &<< 1 | (observed ? 1 : 0), UInt64(bitPattern: retryAfter),
+      trace.words[0], trace.words[1], trace.words[2], trace.words[3], trace.words[4],
+      trace.words[5], trace.words[6],
+    ]
   }
 
   package mutating func set(_ index: Int, _ word: UInt64) {
@@ -57,6 +57,7 @@ package struct CallEvent: BitwiseCopyable {
     }
   }
 
+  @inline(__always)
   private func pair(_ low: Int32, _ high: Int32) -> UInt64 {
     UInt64(UInt32(bitPattern: low)) | UInt64(UInt32(bitPattern: high)) &<< 32
   }
@@ -68,10 +69,17 @@ package struct TraceID: BitwiseCopyable {
 
   fileprivate(set) package var words = InlineArray<7, UInt64>(repeating: 0)
 
+  @inline(__always)
   package init() {}
 
-  /// The beginning of a text.
-  package init(_ text: UnsafeRawPointer, _ length: Int) {
+  /// Takes over the beginning of a text, or nothing.
+  @inline(__always)
+  package mutating func set(_ text: UnsafeRawPointer?, _ length: Int) {
+    for index in 0..<7 { words[index] = 0 }
+    if let text, length > 0 { copy(text, length) }
+  }
+
+  private mutating func copy(_ text: UnsafeRawPointer, _ length: Int) {
     for index in 0..<Swift.min(length, TraceID.maximumLength) {
       let byte = UInt64((text + index).load(as: UInt8.self))
       words[index / 8] |= byte &<< UInt64(truncatingIfNeeded: index % 8 &* 8)

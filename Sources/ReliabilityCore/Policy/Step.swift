@@ -22,6 +22,26 @@ package struct Step: BitwiseCopyable {
     self.kind = kind
     self.reason = reason
   }
+
+  /// Becomes another step, in place: a step that is put together elsewhere and copied costs more than the
+  /// decision did.
+  @inline(__always)
+  package mutating func become(
+    _ kind: StepKind, _ reason: Reason, _ component: Component, attempt: UInt32
+  ) {
+    self.kind = kind
+    self.reason = reason
+    self.component = component
+    attemptID = 0
+    self.attempt = attempt
+    wait = 0
+    retryAfter = 0
+    descriptor = -1
+    outcomeUnknown = false
+    fence = 0
+    result = nil
+    resultLength = 0
+  }
 }
 
 /// The clocks of an attempt, each its own.

@@ -19,9 +19,9 @@ package struct EventRing: ~Copyable {
     head = Atomic(0)
   }
 
-  /// Appends a record; `word` gives its words by index.
+  /// Appends a record of as many words as the ring's have.
   @inline(__always)
-  package func append(_ word: (Int) -> UInt64) {
+  package func append<let count: Int>(_ record: InlineArray<count, UInt64>) {
     let position = head.wrappingAdd(1, ordering: .relaxed).oldValue
     let base = Int(truncatingIfNeeded: position & mask) &* stride
     let before = words.load(base)
@@ -31,7 +31,9 @@ package struct EventRing: ~Copyable {
     else { return }
     // Orders the words behind the odd number for a reader that sees any of them.
     atomicMemoryFence(ordering: .releasing)
-    for index in 0..<(stride &- 1) { words.store(base &+ 1 &+ index, word(index)) }
+    for index in 0..<Swift.min(count, stride &- 1) {
+      words.store(base &+ 1 &+ index, record[index])
+    }
     words.storeReleasing(base, position &* 2 &+ 2)
   }
 
