@@ -13,10 +13,12 @@ package struct TokenBucket: ~Copyable {
   private let epochs: AtomicWords
 
   private static let epochCount: UInt64 = 4
-  private static let stride = 16
+  /// A cache line for the word, which every decision changes, and two for what only a change of rate does.
+  private static let stride = 24
+  private static let rateOffset = 8
   /// Words behind the rate: what had flowed in at the change to it, before and after.
-  private static let flowedBefore = 10
-  private static let flowedAfter = 11
+  private static let flowedBefore = 18
+  private static let flowedAfter = 19
   private static let closed: UInt64 = 1 << 63
   /// Keeps the stored level positive although it may be as low as −capacity.
   private static let bias: Int64 = 1 << 61
@@ -61,10 +63,12 @@ package struct TokenBucket: ~Copyable {
     while true {
       let number = epoch.load(ordering: .acquiring)
       let word = TokenBucket.word(of: number)
+      let rate = rate(at: word)
+      let flowed = rate.flow.applied(to: now)
+      // Read last, so that other threads have little time to change it before it is exchanged.
       let raw = epochs.loadAcquiring(word)
+      guard epoch.load(ordering: .acquiring) == number else { continue }
       if raw & TokenBucket.closed == 0 {
-        let rate = rate(at: word)
-        let flowed = rate.flow.applied(to: now)
         let level = Swift.max(TokenBucket.level(raw), flowed &- rate.units(rate.capacity))
         return View(
           rate: rate, epoch: number, word: word, raw: raw, level: level, flowed: flowed)
@@ -309,11 +313,12 @@ package struct TokenBucket: ~Copyable {
 
   private func write(_ rate: TokenRate, epoch: UInt64) {
     let word = TokenBucket.word(of: epoch)
-    for index in 0..<TokenRate.wordCount { epochs.store(word &+ 1 &+ index, rate.word(index)) }
+    let place = word &+ TokenBucket.rateOffset
+    for index in 0..<TokenRate.wordCount { epochs.store(place &+ index, rate.word(index)) }
   }
 
   @inline(__always)
   private func rate(at word: Int) -> TokenRate {
-    TokenRate { epochs.load(word &+ 1 &+ $0) }
+    TokenRate { epochs.load(word &+ TokenBucket.rateOffset &+ $0) }
   }
 }
