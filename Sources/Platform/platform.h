@@ -88,6 +88,19 @@ static inline void platform_sleep_until_ns(int64_t deadline_ns) {
   }
 }
 
+/* ---- threads ---- */
+
+/* A number that tells the threads of the process apart, never 0: where the thread's control block lies. */
+static inline uint64_t platform_thread(void) {
+#if defined(__x86_64__)
+  uint64_t self;
+  __asm__("movq %%fs:0, %0" : "=r"(self));
+  return self;
+#else
+  return (uint64_t)(uintptr_t)__builtin_thread_pointer();
+#endif
+}
+
 /* ---- memory ---- */
 
 /* Zeroed and aligned to a cache line, or NULL. */

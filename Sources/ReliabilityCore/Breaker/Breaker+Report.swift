@@ -18,7 +18,7 @@ extension Breaker {
       : permits.complete(permit, now: time)
     let current = current()
     guard let payload, payload.first == current.generation else {
-      stale.wrappingAdd(1, ordering: .relaxed)
+      tallies.increment(Breaker.stale)
       return false
     }
     let failed =
@@ -106,7 +106,7 @@ extension Breaker {
       }
       current = self.current()
     }
-    stale.wrappingAdd(1, ordering: .relaxed)
+    tallies.increment(Breaker.stale)
     return false
   }
 

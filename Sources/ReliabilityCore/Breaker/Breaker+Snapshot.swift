@@ -56,9 +56,9 @@ extension Breaker {
     if current.state == .halfOpen {
       snapshot.halfOpenInFlight = probes.open(now: time, current: current.generation).count
     }
-    snapshot.refused = refused.load(ordering: .relaxed)
-    snapshot.wouldRefuse = wouldRefuse.load(ordering: .relaxed)
-    snapshot.stale = stale.load(ordering: .relaxed)
+    snapshot.refused = tallies.total(Breaker.refused)
+    snapshot.wouldRefuse = tallies.total(Breaker.wouldRefuse)
+    snapshot.stale = tallies.total(Breaker.stale)
     snapshot.trips = trips.load(ordering: .relaxed)
     return snapshot
   }

@@ -16,9 +16,7 @@ package struct Breaker: ~Copyable {
   /// Failures in a row, beside 32 bits of the generation they are of.
   let streak: Atomic<UInt64>
   let events: EventRing
-  let refused: Atomic<UInt64>
-  let wouldRefuse: Atomic<UInt64>
-  let stale: Atomic<UInt64>
+  let tallies: ThreadCounters
   let trips: Atomic<UInt64>
   let configuration: BreakerConfiguration
   /// Of the jitter; 0: drawn from the caller's stream, which differs after a fork.
@@ -26,6 +24,10 @@ package struct Breaker: ~Copyable {
 
   package static let eventCount = 64
   static let timeCount: UInt64 = 4
+  /// What is counted.
+  static let refused = 0
+  static let wouldRefuse = 1
+  static let stale = 2
   static let probeFlag: UInt64 = 1 << 63
 
   /// `seed` is of the jitter, `permitSeed` of the permits, `now` is when it is created.
@@ -42,6 +44,7 @@ package struct Breaker: ~Copyable {
     let counts = try CountWindow(
       size: configuration.window == .count ? Int(configuration.windowCalls) : 1)
     let steps = try TimeWindow(length: configuration.windowLength)
+    let tallies = try ThreadCounters()
     let events = try EventRing(capacity: Breaker.eventCount, recordWords: 4)
     self.times = times
     self.permits = permits
@@ -55,9 +58,7 @@ package struct Breaker: ~Copyable {
         state: .closed, mode: configuration.mode, trips: 0, successes: 0, generation: 1
       ).raw)
     streak = Atomic(0)
-    refused = Atomic(0)
-    wouldRefuse = Atomic(0)
-    stale = Atomic(0)
+    self.tallies = tallies
     trips = Atomic(0)
     self.configuration = configuration
     self.seed = seed
@@ -90,7 +91,7 @@ package struct Breaker: ~Copyable {
     while true {
       let current = current()
       if current.mode == .forcedOpen {
-        refused.wrappingAdd(1, ordering: .relaxed)
+        tallies.increment(Breaker.refused)
         return .refused(retryAfter: Time.forever)
       }
       switch current.state {
@@ -135,10 +136,10 @@ package struct Breaker: ~Copyable {
     _ current: BreakerWord, _ retryAfter: Int64, _ time: Int64
   ) throws(Failure) -> Admission {
     if current.mode == .observe {
-      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+      tallies.increment(Breaker.wouldRefuse)
       return .admitted(permit: try claim(current, time))
     }
-    refused.wrappingAdd(1, ordering: .relaxed)
+    tallies.increment(Breaker.refused)
     return .refused(retryAfter: retryAfter)
   }
 

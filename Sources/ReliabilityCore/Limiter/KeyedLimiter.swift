@@ -49,8 +49,9 @@ package struct KeyedLimiter: ~Copyable {
   private let rates: AtomicWords
   private let epoch: Atomic<UInt64>
   private let moving: Atomic<Bool>
-  private let refused: Atomic<UInt64>
-  private let wouldRefuse: Atomic<UInt64>
+  private let tallies: ThreadCounters
+  private static let refused = 0
+  private static let wouldRefuse = 1
   private let evicted: Atomic<UInt64>
   private let noPlace: Atomic<UInt64>
   private let maxReservations: Int
@@ -68,6 +69,7 @@ package struct KeyedLimiter: ~Copyable {
     let table = try KeyTable(count: configuration.slots)
     let reservations = try PermitTable(
       count: configuration.maxReservations, payloadWords: 3, seed: permitSeed)
+    let tallies = try ThreadCounters()
     let rates = try AtomicWords(count: Int(KeyedLimiter.epochs) &* 8)
     self.table = table
     self.reservations = reservations
@@ -76,8 +78,7 @@ package struct KeyedLimiter: ~Copyable {
     hash = SipHash(seed: seed)
     epoch = Atomic(0)
     moving = Atomic(false)
-    refused = Atomic(0)
-    wouldRefuse = Atomic(0)
+    self.tallies = tallies
     evicted = Atomic(0)
     noPlace = Atomic(0)
     maxReservations = configuration.maxReservations
@@ -148,13 +149,13 @@ package struct KeyedLimiter: ~Copyable {
     }
     if hasPlace && retryAfter < 0 { return .granted(wait: wait, charged: charge) }
     if observe {
-      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+      tallies.increment(KeyedLimiter.wouldRefuse)
       return .granted(wait: 0, charged: nothing)
     }
     guard hasPlace else {
       throw Failure(.capacity, "max_keys", "there is no place for another key")
     }
-    refused.wrappingAdd(1, ordering: .relaxed)
+    tallies.increment(KeyedLimiter.refused)
     return .limited(retryAfter: retryAfter)
   }
 
@@ -280,8 +281,8 @@ package struct KeyedLimiter: ~Copyable {
 
   package func counters() -> Counters {
     Counters(
-      refused: refused.load(ordering: .relaxed),
-      wouldRefuse: wouldRefuse.load(ordering: .relaxed),
+      refused: tallies.total(KeyedLimiter.refused),
+      wouldRefuse: tallies.total(KeyedLimiter.wouldRefuse),
       evicted: evicted.load(ordering: .relaxed), noPlace: noPlace.load(ordering: .relaxed))
   }
 

@@ -34,8 +34,9 @@ package struct Limiter: ~Copyable {
   private let timeline: Timeline
   private let bucket: TokenBucket
   private let reservations: PermitTable
-  private let refused: Atomic<UInt64>
-  private let wouldRefuse: Atomic<UInt64>
+  private let tallies: ThreadCounters
+  private static let refused = 0
+  private static let wouldRefuse = 1
   private let forgiven: Atomic<UInt64>
   private let reservationTimeout: Int64
   private let observe: Bool
@@ -46,11 +47,11 @@ package struct Limiter: ~Copyable {
     let bucket = try TokenBucket(configuration.rate, initial: configuration.initial, now: now)
     let reservations = try PermitTable(
       count: configuration.maxReservations, payloadWords: 3, seed: seed)
+    let tallies = try ThreadCounters()
     self.bucket = bucket
     self.reservations = reservations
     timeline = Timeline(now: now)
-    refused = Atomic(0)
-    wouldRefuse = Atomic(0)
+    self.tallies = tallies
     forgiven = Atomic(0)
     reservationTimeout = configuration.reservationTimeout
     observe = configuration.observe
@@ -69,9 +70,9 @@ package struct Limiter: ~Copyable {
   /// Counts a refusal; false when it is only observed.
   private func isObeyed() -> Bool {
     if observe {
-      wouldRefuse.wrappingAdd(1, ordering: .relaxed)
+      tallies.increment(Limiter.wouldRefuse)
     } else {
-      refused.wrappingAdd(1, ordering: .relaxed)
+      tallies.increment(Limiter.refused)
     }
     return !observe
   }
@@ -188,8 +189,8 @@ package struct Limiter: ~Copyable {
 
   package func counters() -> Counters {
     Counters(
-      refused: refused.load(ordering: .relaxed),
-      wouldRefuse: wouldRefuse.load(ordering: .relaxed),
+      refused: tallies.total(Limiter.refused),
+      wouldRefuse: tallies.total(Limiter.wouldRefuse),
       forgiven: forgiven.load(ordering: .relaxed))
   }
 

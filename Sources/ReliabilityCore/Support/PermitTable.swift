@@ -1,3 +1,4 @@
+import Platform
 import Synchronization
 
 /// The permits that are out: a bounded table in which each slot is completed exactly once.
@@ -31,13 +32,16 @@ package struct PermitTable: ~Copyable {
   private static let stateMask: UInt64 = 3
   private static let nextGeneration: UInt64 = 4
   /// What `current` counts with: 40 bits, which may go round.
+  private static let hintCount = 16
+  private static let hintStride = 8
   private static let currentMask: UInt64 = (1 << 40) - 1
 
   private let slots: AtomicWords
   /// Words a slot: its tag, when it expires, the payload.
   private let stride: Int
-  /// Where the last permit was returned: the slot most likely free, and in the cache.
-  private let hint: Atomic<Int>
+  /// Where a thread returned its last permit: the slot most likely free, and in its cache. Threads begin far
+  /// from each other, and several may share a hint.
+  private let hints: AtomicWords
   /// The slots from here on were never used.
   private let used: Atomic<Int>
   private let count: Int
@@ -45,15 +49,20 @@ package struct PermitTable: ~Copyable {
   /// `count` at most 2^20; 0 makes a table that never gives a permit. `payloadWords` 1, 2 or 3.
   package init(count: Int, payloadWords: Int, seed: UInt64) throws(Failure) {
     let slots = try AtomicWords(count: Swift.max(1, count) &* (2 &+ payloadWords))
+    let hints = try AtomicWords(count: PermitTable.hintCount &* PermitTable.hintStride)
     self.slots = slots
+    self.hints = hints
     stride = 2 &+ payloadWords
     self.count = count
-    hint = Atomic(0)
     used = Atomic(0)
     var stream = SplitMix64(seed: seed)
     for slot in 0..<count {
       // 41 bits of generation to begin with: 2^41 uses until the top bit is reached. Never 0.
       self.slots.store(slot &* stride, (stream.next() &>> 23 | 1) &<< 2)
+    }
+    for number in 0..<PermitTable.hintCount {
+      let first = count / PermitTable.hintCount &* number
+      self.hints.store(number &* PermitTable.hintStride, UInt64(truncatingIfNeeded: first))
     }
   }
 
@@ -64,7 +73,8 @@ package struct PermitTable: ~Copyable {
   package func claim(
     _ payload: Payload, expires: Int64, now: Int64, current: UInt64? = nil
   ) -> UInt64? {
-    var slot = hint.load(ordering: .relaxed)
+    let hint = hint()
+    var slot = Int(truncatingIfNeeded: hints.load(hint))
     for _ in 0..<count {
       if slot >= count { slot = 0 }
       let base = slot &* stride
@@ -78,7 +88,7 @@ package struct PermitTable: ~Copyable {
           if stride > 4 { slots.store(base &+ 4, payload.third) }
           if slot >= used.load(ordering: .relaxed) { used.max(slot &+ 1, ordering: .relaxed) }
           slots.storeReleasing(base, generation | PermitTable.busy)
-          hint.store(slot &+ 1, ordering: .relaxed)
+          hints.store(hint, UInt64(truncatingIfNeeded: slot &+ 1))
           return permit(generation, slot)
         }
       }
@@ -110,7 +120,7 @@ package struct PermitTable: ~Copyable {
     let payload = payload(base)
     let next = (tag & ~PermitTable.stateMask) | (isGood ? state : PermitTable.free)
     guard slots.exchange(base, tag, next) else { return nil }
-    hint.store(slot, ordering: .relaxed)
+    hints.store(hint(), UInt64(truncatingIfNeeded: slot))
     return isGood ? payload : nil
   }
 
@@ -127,7 +137,7 @@ package struct PermitTable: ~Copyable {
     // It may have expired, and be another's by now.
     guard self.permit(tag & ~PermitTable.stateMask, slot) == permit else { return }
     _ = slots.exchange(base, tag, tag & ~PermitTable.stateMask)
-    hint.store(slot, ordering: .relaxed)
+    hints.store(hint(), UInt64(truncatingIfNeeded: slot))
   }
 
   /// Writes what is remembered of a permit that nobody else knows yet.
@@ -204,6 +214,13 @@ package struct PermitTable: ~Copyable {
       return behind != 0 && behind <= PermitTable.currentMask / 2
     default: return false
     }
+  }
+
+  /// The place of the present thread's hint.
+  @inline(__always)
+  private func hint() -> Int {
+    let mixed = platform_thread() &* 0x9E37_79B9_7F4A_7C15
+    return Int(truncatingIfNeeded: mixed &>> 60) &* PermitTable.hintStride
   }
 
   @inline(__always)

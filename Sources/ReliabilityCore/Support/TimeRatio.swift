@@ -42,6 +42,7 @@ package struct TimeRatio: BitwiseCopyable {
   @inline(__always)
   package func time(of level: Int64) -> Int64 {
     guard level > 0 else { return 0 }
+    if numerator == denominator { return Swift.min(level, Time.max) }
     guard
       let time = WideMath.multiplyDivideUp(
         UInt64(bitPattern: level), denominator, by: numerator)
