@@ -19,7 +19,7 @@ NEEDED = {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so
 # All that it may import to get memory: each answers with a failure that the library checks.
 ALLOCATORS = {"posix_memalign", "free", "mmap", "munmap"}
 # The shims of platform.h that give the kernel or libc the address of a local.
-C_SHIMS = {"platform_allocate", "platform_sleep_until_ns", "platform_wait_readable"}
+C_SHIMS = {"platform_allocate", "platform_sleep_until_ns"}
 OTHER_ALLOCATORS = r"(?:m|c|re|v|pv|aligned_)alloc|reallocarray|memalign|strn?dup|s?brk|swift_.*"
 SIZE_LIMIT = 400_000
 LOAD_LIMIT_NS = 1_000_000

@@ -94,9 +94,20 @@ class LimiterModel(RuleBasedStateMachine):
             level = max(self.spent, self.full)
             kept = min(tokens * self.unit, self.capacity, max(0, spent - self.full))
             behind = max(0, level - max(spent, self.flowed()))
-            self.spent = max(level - max(0, kept - behind), self.full)
+            if kept > behind:
+                self.spent = max(level - (kept - behind), self.full)
+                self.open = [self.lowered(*other) for other in self.open]
 
         return reservation, give_back
+
+    def lowered(
+        self, reservation: Reservation, spent: int, configured: int
+    ) -> tuple[Reservation, int, int]:
+        """What others gave back was not spent before this one either; in another configuration that
+        cannot be said, and nothing comes back."""
+        if spent > self.spent:
+            spent = self.spent if configured == self.configured else self.full - self.capacity
+        return reservation, spent, configured
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
