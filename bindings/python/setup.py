@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the native library into the package: the file that AUTOGLM_RELIABILITY_LIB names, else one
-that is built from the sources of this checkout."""
+that is built from the sources of this checkout. And the accelerator, if it can be built."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
-from setuptools import Distribution, setup
+from setuptools import Distribution, Extension, setup
 from setuptools.command.build_py import build_py
 from setuptools.errors import SetupError
 from wheel.bdist_wheel import bdist_wheel
@@ -46,6 +48,28 @@ def install(target: Path) -> None:
         subprocess.run([strip, "--strip-unneeded", str(target)], check=True)
 
 
+def accelerator() -> list[Extension]:
+    """Of the stable ABI: one file serves every CPython from 3.10 on, but those without a global lock;
+    every other Python overlooks it and uses ctypes, as it does where there is no compiler."""
+    include = ROOT / "include"
+    possible = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
+    if sysconfig.get_config_var("Py_GIL_DISABLED") or not possible:
+        return []
+    if not (include / "autoglm_reliability.h").is_file():
+        return []
+    source = Path("src", "autoglm_reliability", "_accelerator.c")
+    return [
+        Extension(
+            "autoglm_reliability._accelerator",
+            [str(source)],
+            include_dirs=[str(include)],
+            extra_compile_args=["-fvisibility=hidden"],
+            py_limited_api=True,
+            optional=True,
+        )
+    ]
+
+
 class Build(build_py):
     def run(self) -> None:
         super().run()
@@ -69,4 +93,8 @@ class BinaryDistribution(Distribution):
         return True
 
 
-setup(cmdclass={"build_py": Build, "bdist_wheel": PlatformWheel}, distclass=BinaryDistribution)
+setup(
+    cmdclass={"build_py": Build, "bdist_wheel": PlatformWheel},
+    distclass=BinaryDistribution,
+    ext_modules=accelerator(),
+)

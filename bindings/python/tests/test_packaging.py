@@ -24,6 +24,7 @@ def sources(repository: Path, tmp_path: Path) -> Path:
     skipped = shutil.ignore_patterns("build", "*.egg-info", "*.so", "__pycache__", ".*")
     copy = tmp_path / "bindings" / "python"
     shutil.copytree(repository / "bindings" / "python", copy, ignore=skipped)
+    shutil.copytree(repository / "include", tmp_path / "include")
     return copy
 
 
@@ -35,7 +36,7 @@ def build(sources: Path, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_a_prebuilt_library_is_put_into_a_wheel_for_this_platform(sources: Path) -> None:
-    library = _ffi.lib._quick._name
+    library = _ffi.lib.path
     if not Path(library).is_file():
         pytest.skip("the library was found by the system's loader, which does not say where")
     done = build(sources, AUTOGLM_RELIABILITY_LIB=library)
@@ -48,7 +49,23 @@ def test_a_prebuilt_library_is_put_into_a_wheel_for_this_platform(sources: Path)
         packed = archive.read("autoglm_reliability/libautoglm_reliability.so")
     assert packed == Path(library).read_bytes()
     assert "autoglm_reliability/py.typed" in names
-    assert not [name for name in names if "tests" in name]
+    assert not [name for name in names if "tests" in name or name.endswith(".c")]
+    compiler, headers = shutil.which("cc") or shutil.which("gcc"), sysconfig.get_paths()["include"]
+    buildable = compiler is not None and Path(headers, "Python.h").is_file()
+    assert ("autoglm_reliability/_accelerator.abi3.so" in names) == buildable
+
+
+def test_without_a_compiler_the_wheel_is_made_without_the_accelerator(sources: Path) -> None:
+    library = Path(_ffi.lib.path)
+    if not library.is_file():
+        pytest.skip("the library was found by the system's loader, which does not say where")
+    done = build(sources, AUTOGLM_RELIABILITY_LIB=str(library), CC="/no/such/compiler")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (sources / "wheels").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "autoglm_reliability/libautoglm_reliability.so" in names
+    assert not [name for name in names if "_accelerator." in name]
 
 
 def test_without_swift_and_a_library_the_error_says_what_to_do(sources: Path) -> None:

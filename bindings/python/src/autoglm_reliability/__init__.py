@@ -2,6 +2,7 @@
 """Stay up while serving or calling an LLM: backoff and retry, retry budget, circuit breaker, rate
 limiting, idempotency cache, and a policy that composes them. Durations are seconds or timedeltas."""
 
+from ._accelerate import in_use as _in_use
 from ._ffi import lib as _lib
 from .attempt import Attempt, current_attempt
 from .backoff import Backoff
@@ -71,6 +72,8 @@ from .retry import Retry, RetryRule
 from .step import Step
 
 __version__ = "0.1.0"
+#: Whether the hot paths run in the accelerator; else they run by ctypes, with the same results.
+accelerated = _in_use()
 
 
 def library_version() -> str:
@@ -148,6 +151,7 @@ __all__ = [
     "WaitTimeout",
     "WhenFull",
     "Window",
+    "accelerated",
     "acquire_all",
     "acquire_all_async",
     "current_attempt",

@@ -16,9 +16,10 @@ def decorate(
     function: F,
     enter: Callable[[], AbstractContextManager[object]],
     enter_async: Optional[Callable[[], Awaitable[object]]] = None,
+    run: Optional[Callable[..., Any]] = None,
 ) -> F:
     """enter is called, and what it returns is entered, for each call; in coroutines enter_async is
-    awaited instead when there is one."""
+    awaited instead when there is one. run(function, arguments, keywords) does the same at once."""
     refuse_generators(function)
     call = cast("Callable[..., Any]", function)
     if inspect.iscoroutinefunction(call):
@@ -32,6 +33,14 @@ def decorate(
                 return await call(*arguments, **keywords)
 
         return cast("F", guarded_async)
+
+    if run is not None:
+
+        @functools.wraps(call)
+        def run_guarded(*arguments: Any, **keywords: Any) -> Any:
+            return run(call, arguments, keywords)
+
+        return cast("F", run_guarded)
 
     @functools.wraps(call)
     def guarded(*arguments: Any, **keywords: Any) -> Any:

@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from ctypes import Structure, byref, cast, pointer
+from ctypes import Structure, addressof, byref, cast, pointer
 from ctypes import c_int32 as Int32
 from ctypes import c_int64 as Int64
 from ctypes import c_size_t as Size
@@ -32,6 +32,7 @@ from .errors import (
 )
 
 __all__ = [
+    "HERE",
     "RENAMED",
     "Int32",
     "Int64",
@@ -42,10 +43,12 @@ __all__ = [
     "Uint32",
     "Uint64",
     "address_of",
+    "addressof",
     "byref",
     "bytes_at",
     "check",
     "field_types",
+    "function_address",
     "initialised",
     "integer_range",
     "lib",
@@ -107,6 +110,11 @@ class Library:
         detail = "; ".join(reasons)
         raise LibraryError(f"cannot load {FILE} (set {ENVIRONMENT} to its path): {detail}")
 
+    @property
+    def path(self) -> str:
+        """The file, or the name that the system's loader was given."""
+        return self._quick._name
+
     def version(self) -> str:
         text: bytes = self.agr_version()
         return text.decode("ascii")
@@ -167,6 +175,10 @@ def python_name(field: str) -> str:
     last = field.rpartition(".")[2]
     renamed = RENAMED.get(last, last[:-3] if last.endswith("_ns") else last)
     return field[: len(field) - len(last)] + renamed
+
+
+def function_address(name: str) -> int:
+    return cast(getattr(lib, name), Pointer).value or 0
 
 
 def address_of(data: bytes) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Optional, TypeVar
 
 from . import _generated as c
+from ._accelerate import NativeBase
 from ._ffi import Pointer, byref, check, lib, raise_error
 from .errors import ClosedError
 
@@ -72,7 +73,7 @@ class Handle:
         return self._pointers[0] if self._pointers else None
 
 
-class Native:
+class Native(NativeBase):
     """The base of every class that owns a native object."""
 
     _handle: Handle
@@ -93,8 +94,13 @@ class Native:
         destroy = getattr(lib, create[: -len("create")] + "destroy")
         self._clock = clock
         self._handle = Handle(pointer.value, destroy)
+        self._attach(self._handle.cell, self._is_plain())
         # At the interpreter's end the process goes anyway, and daemon threads may still be inside.
         weakref.finalize(self, self._handle.close).atexit = False
+
+    def _is_plain(self) -> bool:
+        """Whether the accelerator may do anything for it at all."""
+        return self._clock is None
 
     @property
     def closed(self) -> bool:

@@ -3,27 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Optional
 
+from . import _generated as c
+from ._accelerate import AttemptBase, register
 from ._convert import Duration, seconds
 from .call import Call
+from .errors import ClosedError
 from .step import Step, read_step
 
 
-class Attempt:
+@register("Attempt")
+class Attempt(AttemptBase):
     """
     number           1, 2, ...
     step             the time left for connect, first byte, idle and in all; fence; outcome_unknown.
     timeout          seconds for this attempt, the deadline considered; math.inf: no limit.
     """
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._raw = call._raw
-        self.costs: Sequence[Optional[int]] = ()
-        self.server_delay: Optional[Duration] = None
+    __slots__ = ("__weakref__",)
 
     @property
     def number(self) -> int:
@@ -39,11 +38,20 @@ class Attempt:
 
     def commit(self) -> None:
         """From here on a failure is final: something was passed on to the user."""
-        self._call.commit()
+        self._owned().commit()
 
     def report_costs(self, *costs: Optional[int]) -> None:
         """The real cost, one a limiter; None: unknown, the estimate stays."""
         self.costs = costs
+
+    def _owned(self) -> Call:
+        """The call, which is taken over from the accelerator when it has begun it."""
+        if self._call is None:
+            address = self._release()
+            if address == 0:
+                raise ClosedError("this Call is closed")
+            self._call = Call._adopt(self._policy, address, self._raw)
+        return self._call
 
     def report_server_delay(self, delay: Duration) -> None:
         """What the server asked for, when the exception does not carry it."""
@@ -51,6 +59,9 @@ class Attempt:
 
 
 current: ContextVar[Attempt] = ContextVar("autoglm_reliability_attempt")
+register("set")(current.set)
+register("reset")(current.reset)
+register("step")(c.agr_step.from_buffer_copy)
 
 
 def current_attempt() -> Optional[Attempt]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Callable, Optional, TypeVar
 
 from . import _generated as c
+from ._accelerate import accelerated, register
 from ._convert import Duration, fill, integer, record, seconds
 from ._decorate import decorate
 from ._ffi import (
@@ -32,6 +33,7 @@ from .events import EventReader
 from .permit import Permit
 
 F = TypeVar("F")
+T = TypeVar("T")
 
 # What an acquire writes to: number, wait, error, and the references to them. Kept as spare_errors are.
 Place = tuple[Uint64, Int64, c.agr_error, tuple[Any, Any, Any]]
@@ -163,6 +165,7 @@ class CircuitBreaker(Native):
             self._ask = partial(untyped("agr_breaker_acquire"), self._handle.cell)
             self._tell = partial(untyped("agr_breaker_report"), self._handle.cell)
 
+    @accelerated("breaker_acquire")
     def acquire(self, *, classify: Optional[Classify] = None) -> Permit:
         """A permit to make a call, to be used as a context manager or reported; raises CircuitOpen."""
         started = self._now()
@@ -193,7 +196,13 @@ class CircuitBreaker(Native):
 
     def __call__(self, function: F) -> F:
         """Guards every call of a function, or of a coroutine function."""
-        return decorate(function, self.acquire)
+        own = type(self).acquire is not CircuitBreaker.acquire or "acquire" in vars(self)
+        return decorate(function, self.acquire, run=None if own else self._run)
+
+    @accelerated("breaker_run")
+    def _run(self, function: Callable[..., T], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> T:
+        with self.acquire():
+            return function(*arguments, **keywords)
 
     def _report(self, number: int, outcome: int, latency: int) -> int:
         if self._tell is None:
@@ -229,3 +238,8 @@ class CircuitBreaker(Native):
 
 def _event(structure: Any) -> BreakerEvent:
     return record(BreakerEvent, structure)
+
+
+@register("refuse")
+def _refuse(wait: int) -> None:
+    raise CircuitOpen(retry_after=seconds(wait))

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Callable, Optional
 
 from . import _generated as c
+from ._accelerate import accelerated
 from ._bucket import Bucket
 from ._convert import Bytes, Duration, fill, octets, record
 from ._ffi import Size, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
@@ -79,6 +80,7 @@ class KeyedRateLimiter(Bucket):
         if clock is None:
             self._take_one = partial(untyped("agr_keyed_limiter_try_acquire"), self._handle.cell)
 
+    @accelerated("keyed_limiter_try_acquire")
     def try_acquire(self, key: Bytes, tokens: int = 1) -> bool:
         """Takes the tokens if they are there. Raises NeverFits when a bucket cannot hold so many."""
         data = octets(key, "key")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Callable, Final, Optional, TypeVar
 
 from . import _generated as c
+from ._accelerate import accelerated
 from ._bucket import Bucket
 from ._convert import Duration, fill, record
 from ._decorate import decorate
@@ -85,6 +86,7 @@ class RateLimiter(Bucket):
             function = untyped("agr_limiter_try_acquire")
             self._take_one = partial(function, self._handle.cell, ONE_TOKEN, None, None)
 
+    @accelerated("limiter_try_acquire")
     def try_acquire(self, tokens: int = 1) -> bool:
         """Takes the tokens if they are there. Raises NeverFits when the bucket cannot hold so many."""
         if tokens is ONE and self._take_one is not None:

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import sys
+from typing import Callable, Optional
 
 from . import _generated as c
+from ._accelerate import PermitBase, register
 from ._convert import Duration, integer, nanoseconds
 from ._ffi import Int32
-from ._permit import PermitBase
 from .classify import breaker_outcome
 from .enums import Outcome
 from .errors import ArgumentError
 
 
+@register("Permit")
 class Permit(PermitBase):
     """To be reported once. As a context manager it reports success, or what `classify` makes of the
     exception. One that is dropped counts as neutral, so that it cannot wedge the breaker."""
@@ -64,7 +66,14 @@ class Permit(PermitBase):
         if number != 0:
             breaker._report(number, c.AGR_OUTCOME_SUCCESS, took if took > 0 else 0)
 
-    def _drop(self) -> None:
-        """Nobody refers to it any more."""
-        if not self._breaker.closed:
+    def _drop(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Nobody refers to it any more. At the interpreter's end the process goes anyway."""
+        if not finalizing() and not self._breaker.closed:
             self._breaker._report(self._take(), Outcome.NEUTRAL, 0)
+
+
+@register("leave")
+def _leave(permit: Permit, error: BaseException) -> None:
+    """What a block does with an exception."""
+    with permit:
+        raise error

@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from . import _drive as drive
 from . import _generated as c
+from ._accelerate import accelerated
 from ._convert import Bytes, Duration, fill, integer, octets, record
 from ._ffi import Int32, address_of, byref, initialised, pointer, sized
 from ._handle import Clock, Native
@@ -155,6 +156,7 @@ class Policy(Native):
 
     call = begin
 
+    @accelerated("policy_execute")
     def execute(
         self, function: Callable[[Attempt], T], request: Optional[Request] = None, **fields: Any
     ) -> T:
@@ -165,6 +167,14 @@ class Policy(Native):
         failure is final, and a Refused when a part of the policy stood in the way.
         """
         return drive.execute(self, function, _request(request, fields))
+
+    @accelerated("policy_run")
+    def _run(self, function: Callable[..., T], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> T:
+        return drive.execute(self, lambda _: function(*arguments, **keywords), DEFAULTS)
+
+    def _is_plain(self) -> bool:
+        own = type(self).begin is not Policy.begin
+        return super()._is_plain() and self._classify_result is None and not own
 
     async def execute_async(
         self,

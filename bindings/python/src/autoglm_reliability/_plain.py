@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a permit is made of, and the part of it that every guarded call goes through."""
+"""The bases of the classes that the accelerator has bases of its own for."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Callable, Optional, TypeVar
-
-from .classify import Classify
+from typing import TYPE_CHECKING, Optional, TypeVar
 
 if TYPE_CHECKING:
+    from . import _generated as c
+    from ._convert import Duration
     from .breaker import CircuitBreaker
+    from .call import Call
+    from .classify import Classify
+    from .policy import Policy
 
 Self = TypeVar("Self", bound="PermitBase")
+
+
+class NativeBase:
+    def _attach(self, cell: object, plain: bool) -> None:
+        """Tells where the handle is, and whether it may be used from there."""
 
 
 class PermitBase:
@@ -54,9 +62,8 @@ class PermitBase:
     ) -> None:
         self._leave(error)
 
-    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At the interpreter's end the process goes anyway.
-        if self._numbers and not finalizing():
+    def __del__(self) -> None:
+        if self._numbers:
             self._drop()
 
     def _leave(self, error: Optional[BaseException]) -> None:
@@ -64,3 +71,19 @@ class PermitBase:
 
     def _drop(self) -> None:
         raise NotImplementedError
+
+
+class AttemptBase:
+    __slots__ = ("_call", "_policy", "_raw", "costs", "server_delay")
+
+    _policy: Policy  # of an attempt that has no call yet: the accelerator's
+
+    def __init__(self, call: Call) -> None:
+        self._call: Optional[Call] = call
+        self._raw: c.agr_step = call._raw
+        self.costs: Sequence[Optional[int]] = ()
+        self.server_delay: Optional[Duration] = None
+
+    def _release(self) -> int:
+        """The address of the call which the accelerator has begun; 0: it is over."""
+        return 0
