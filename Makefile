@@ -30,7 +30,7 @@ check: deps ## all that can be checked in minutes: what CI runs; ends with a lin
 lint: build ## formatting, types, style, drift of what is generated
 	@swift format lint --strict --recursive --parallel Package.swift Sources Tests
 	@$(PYTHON) scripts/generate_bindings.py --check
-	@cd bindings/python && ../../.venv/bin/mypy && ../../.venv/bin/ruff check . ../../scripts
+	@cd bindings/python && ../../.venv/bin/mypy && ../../.venv/bin/ruff check . ../../scripts ../../benchmarks
 
 sanitize: ## the Swift suites under ThreadSanitizer and AddressSanitizer
 	@scripts/sanitize
