@@ -88,6 +88,11 @@ static inline void platform_sleep_until_ns(int64_t deadline_ns) {
   }
 }
 
+/* ---- arithmetic ---- */
+
+/* The whole part of a number whose magnitude is below 2^63. */
+static inline int64_t platform_truncate(double number) { return (int64_t)number; }
+
 /* ---- threads ---- */
 
 /* A number that tells the threads of the process apart, never 0: where the thread's control block lies. */

@@ -17,6 +17,7 @@ func backoffDefaults() -> agr_backoff_config {
   return config
 }
 
+@inline(__always)
 private func makeBackoff(_ config: agr_backoff_config) throws(Failure) -> Backoff {
   try Backoff(
     strategy: config.strategy, jitter: config.jitter, maxAttempts: config.max_attempts,
@@ -34,6 +35,7 @@ func readNestedBackoff(_ config: agr_backoff_config) throws(Failure) -> Backoff 
   return try makeBackoff(readStructure(&config, defaults: backoffDefaults(), "backoff"))
 }
 
+@inline(__always)
 private func readBackoff(
   _ config: UnsafePointer<agr_backoff_config>?
 ) throws(Failure) -> Backoff {

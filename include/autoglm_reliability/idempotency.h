@@ -89,7 +89,8 @@ typedef struct agr_result {
  *                   AGR_MISMATCH.
  * Errors            AGR_ERR_ARGUMENT; AGR_ERR_CAPACITY: no place (field "max_entries",
  *                   "max_bytes", "max_pins"); AGR_ERR_NO_MEMORY.
- * Complexity        O(key_length + fingerprint_length). Allocates when the answer is AGR_OK. */
+ * Complexity        O(key_length + fingerprint_length), and O(max_pins) for a replay when nearly all
+ *                   pins are out. Allocates when the answer is AGR_OK. */
 agr_status agr_idempotency_begin(agr_idempotency *cache, const void *key, size_t key_length,
                                  const void *fingerprint, size_t fingerprint_length,
                                  agr_lease *out_lease, agr_result *out_result, agr_error *error);
@@ -204,7 +205,7 @@ typedef struct agr_idempotency_snapshot {
   uint64_t illegal;          /* transitions asked for out of order, such as a second completion */
 } agr_idempotency_snapshot;
 
-/* Errors  AGR_ERR_ARGUMENT. */
+/* Errors  AGR_ERR_ARGUMENT.  Complexity  O(max_pins). */
 agr_status agr_idempotency_snapshot_read(const agr_idempotency *cache,
                                          agr_idempotency_snapshot *out_snapshot, agr_error *error);
 

@@ -24,6 +24,7 @@ package struct Backoff: BitwiseCopyable {
   package var multiplier: Double
   package var jitterRatio: Double
 
+  @inline(__always)
   package init(
     strategy: Int32, jitter: Int32, maxAttempts: UInt32, base: Int64, limit: Int64, floor: Int64,
     fastSuccess: Int64, multiplier: Double, jitterRatio: Double
@@ -67,6 +68,7 @@ package struct Backoff: BitwiseCopyable {
   }
 
   /// The delay after `attempt` (1, 2, ...) failed; `previous` is the one before it.
+  @inline(__always)
   package func delay(after attempt: UInt32, previous: Int64, random: UInt64) -> Int64 {
     let chance = unitInterval(random)
     let top = Double(limit)

@@ -7,45 +7,75 @@ package struct PinnedResult {
 }
 
 /// The pins that are out. A pin is `generation << 20 | slot`; it never expires, and is released
-/// exactly once. Lock-free.
+/// exactly once. Lock-free: a slot is taken and freed by one exchange of its tag.
 package struct PinTable: ~Copyable {
   package static let maximumCount = 1 << 20
 
   private static let slotBits: UInt64 = 20
   private static let generationMask: UInt64 = (1 << 44) - 1
+  /// A tag is the generation with one of these in its two lowest bits.
+  private static let free: UInt64 = 0
+  private static let taking: UInt64 = 1
+  private static let busy: UInt64 = 2
+  private static let stateMask: UInt64 = 3
 
-  private let pool: SlotPool
-  /// Two words a slot: `generation << 1 | busy`, and the block's address.
+  /// Two words a slot: its tag, and the block's address.
   private let slots: AtomicWords
+  private let hints: ThreadHints
   private let count: Int
   private let seed: UInt64
 
   package init(count: Int, seed: UInt64) throws(Failure) {
-    let pool = try SlotPool(count: count)
     let slots = try AtomicWords(count: Swift.max(1, count) &* 2)
-    self.pool = pool
+    let hints = try ThreadHints(count: count)
     self.slots = slots
+    self.hints = hints
     self.count = count
     self.seed = seed
   }
 
-  package var used: Int { pool.used }
+  /// How many are out. Looks at every slot.
+  package var used: Int {
+    var used = 0
+    for slot in 0..<count where slots.load(slot &* 2) & PinTable.stateMask != PinTable.free {
+      used &+= 1
+    }
+    return used
+  }
 
   /// Pins a block, or `nil` when all pins are out.
   package func pin(_ block: ResultBlock) -> PinnedResult? {
-    guard let slot = pool.take() else { return nil }
-    let word = slot &* 2
-    let tag = slots.load(word)
-    // A slot's first generation is random, so that a pin of another cache is not taken for ours.
-    let last = tag == 0 ? SplitMix64.mix(seed &+ UInt64(truncatingIfNeeded: slot)) : tag &>> 1
-    var generation = (last &+ 1) & PinTable.generationMask
-    if generation == 0 { generation = 1 }
-    block.retain()
-    slots.store(word &+ 1, block.address)
-    slots.storeReleasing(word, generation &<< 1 | 1)
-    return PinnedResult(
-      data: block.data, length: block.length,
-      pin: generation &<< PinTable.slotBits | UInt64(truncatingIfNeeded: slot), state: block.state)
+    let row = ThreadHints.row()
+    var slot = hints[row]
+    for _ in 0..<count {
+      if slot >= count { slot = 0 }
+      let word = slot &* 2
+      let tag = slots.loadAcquiring(word)
+      if tag & PinTable.stateMask == PinTable.free {
+        let generation = PinTable.generation(after: tag, slot, seed)
+        if slots.exchange(word, tag, generation &<< 2 | PinTable.taking) {
+          block.retain()
+          slots.store(word &+ 1, block.address)
+          slots.storeReleasing(word, generation &<< 2 | PinTable.busy)
+          hints[row] = slot &+ 1
+          return PinnedResult(
+            data: block.data, length: block.length,
+            pin: generation &<< PinTable.slotBits | UInt64(truncatingIfNeeded: slot),
+            state: block.state)
+        }
+      }
+      slot &+= 1
+    }
+    return nil
+  }
+
+  /// The generation that follows a free tag, never 0. A slot's first one is random, so that a pin of another
+  /// cache is not taken for ours.
+  @inline(__always)
+  private static func generation(after tag: UInt64, _ slot: Int, _ seed: UInt64) -> UInt64 {
+    let last = tag == 0 ? SplitMix64.mix(seed &+ UInt64(truncatingIfNeeded: slot)) : tag &>> 2
+    let generation = (last &+ 1) & generationMask
+    return generation == 0 ? 1 : generation
   }
 
   /// Takes the pin off; `nil` when it is stale. The caller drops the block's reference.
@@ -53,17 +83,19 @@ package struct PinTable: ~Copyable {
     let slot = Int(truncatingIfNeeded: pin & ((1 << PinTable.slotBits) &- 1))
     guard slot < count else { return nil }
     let word = slot &* 2
-    let tag = (pin &>> PinTable.slotBits) &<< 1 | 1
+    let tag = (pin &>> PinTable.slotBits) &<< 2 | PinTable.busy
     guard slots.loadAcquiring(word) == tag else { return nil }
     let block = ResultBlock(address: slots.load(word &+ 1))
-    guard slots.exchange(word, tag, tag & ~1) else { return nil }
-    pool.giveBack(slot)
+    guard slots.exchange(word, tag, tag & ~PinTable.stateMask) else { return nil }
+    hints[ThreadHints.row()] = slot
     return block
   }
 
   /// The block that a slot still pins, for the end of the cache; takes the pin off.
   package func drain(_ slot: Int) -> ResultBlock? {
-    guard slot < count, slots.load(slot &* 2) & 1 == 1 else { return nil }
+    guard slot < count, slots.load(slot &* 2) & PinTable.stateMask == PinTable.busy else {
+      return nil
+    }
     slots.store(slot &* 2, 0)
     return ResultBlock(address: slots.load(slot &* 2 &+ 1))
   }

@@ -1,4 +1,3 @@
-import Platform
 import Synchronization
 
 /// The permits that are out: a bounded table in which each slot is completed exactly once.
@@ -32,16 +31,12 @@ package struct PermitTable: ~Copyable {
   private static let stateMask: UInt64 = 3
   private static let nextGeneration: UInt64 = 4
   /// What `current` counts with: 40 bits, which may go round.
-  private static let hintCount = 16
-  private static let hintStride = 8
   private static let currentMask: UInt64 = (1 << 40) - 1
 
   private let slots: AtomicWords
   /// Words a slot: its tag, when it expires, the payload.
   private let stride: Int
-  /// Where a thread returned its last permit: the slot most likely free, and in its cache. Threads begin far
-  /// from each other, and several may share a hint.
-  private let hints: AtomicWords
+  private let hints: ThreadHints
   /// The slots from here on were never used.
   private let used: Atomic<Int>
   private let count: Int
@@ -49,7 +44,7 @@ package struct PermitTable: ~Copyable {
   /// `count` at most 2^20; 0 makes a table that never gives a permit. `payloadWords` 1, 2 or 3.
   package init(count: Int, payloadWords: Int, seed: UInt64) throws(Failure) {
     let slots = try AtomicWords(count: Swift.max(1, count) &* (2 &+ payloadWords))
-    let hints = try AtomicWords(count: PermitTable.hintCount &* PermitTable.hintStride)
+    let hints = try ThreadHints(count: count)
     self.slots = slots
     self.hints = hints
     stride = 2 &+ payloadWords
@@ -60,10 +55,6 @@ package struct PermitTable: ~Copyable {
       // 41 bits of generation to begin with: 2^41 uses until the top bit is reached. Never 0.
       self.slots.store(slot &* stride, (stream.next() &>> 23 | 1) &<< 2)
     }
-    for number in 0..<PermitTable.hintCount {
-      let first = count / PermitTable.hintCount &* number
-      self.hints.store(number &* PermitTable.hintStride, UInt64(truncatingIfNeeded: first))
-    }
   }
 
   /// A new permit, or `nil` when all are out.
@@ -73,8 +64,8 @@ package struct PermitTable: ~Copyable {
   package func claim(
     _ payload: Payload, expires: Int64, now: Int64, current: UInt64? = nil
   ) -> UInt64? {
-    let hint = hint()
-    var slot = Int(truncatingIfNeeded: hints.load(hint))
+    let row = ThreadHints.row()
+    var slot = hints[row]
     for _ in 0..<count {
       if slot >= count { slot = 0 }
       let base = slot &* stride
@@ -88,7 +79,7 @@ package struct PermitTable: ~Copyable {
           if stride > 4 { slots.store(base &+ 4, payload.third) }
           if slot >= used.load(ordering: .relaxed) { used.max(slot &+ 1, ordering: .relaxed) }
           slots.storeReleasing(base, generation | PermitTable.busy)
-          hints.store(hint, UInt64(truncatingIfNeeded: slot &+ 1))
+          hints[row] = slot &+ 1
           return permit(generation, slot)
         }
       }
@@ -120,7 +111,7 @@ package struct PermitTable: ~Copyable {
     let payload = payload(base)
     let next = (tag & ~PermitTable.stateMask) | (isGood ? state : PermitTable.free)
     guard slots.exchange(base, tag, next) else { return nil }
-    hints.store(hint(), UInt64(truncatingIfNeeded: slot))
+    hints[ThreadHints.row()] = slot
     return isGood ? payload : nil
   }
 
@@ -137,7 +128,7 @@ package struct PermitTable: ~Copyable {
     // It may have expired, and be another's by now.
     guard self.permit(tag & ~PermitTable.stateMask, slot) == permit else { return }
     _ = slots.exchange(base, tag, tag & ~PermitTable.stateMask)
-    hints.store(hint(), UInt64(truncatingIfNeeded: slot))
+    hints[ThreadHints.row()] = slot
   }
 
   /// Writes what is remembered of a permit that nobody else knows yet.
@@ -214,13 +205,6 @@ package struct PermitTable: ~Copyable {
       return behind != 0 && behind <= PermitTable.currentMask / 2
     default: return false
     }
-  }
-
-  /// The place of the present thread's hint.
-  @inline(__always)
-  private func hint() -> Int {
-    let mixed = platform_thread() &* 0x9E37_79B9_7F4A_7C15
-    return Int(truncatingIfNeeded: mixed &>> 60) &* PermitTable.hintStride
   }
 
   @inline(__always)

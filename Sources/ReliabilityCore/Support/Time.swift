@@ -1,3 +1,5 @@
+import Platform
+
 /// Nanoseconds, as everywhere in the library. Timestamps and finite durations lie in
 /// `0...Time.max`, so that the sum of any two fits an `Int64`.
 package enum Time {
@@ -38,8 +40,8 @@ package enum Time {
   package static func clamp(_ nanoseconds: Double, limit: Int64) -> Int64 {
     guard nanoseconds > 0 else { return 0 }
     guard nanoseconds < Double(limit) else { return limit }
-    // Below 2^62 here, so that the conversion cannot trap.
-    return Int64(nanoseconds)
+    // Below 2^62 here. Swift's own conversion would look again, and trap.
+    return platform_truncate(nanoseconds)
   }
 }
 
