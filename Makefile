@@ -6,10 +6,11 @@ PYTHON := .venv/bin/python
 CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/build/libautoglm_reliability.so
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test check install package lint format sanitize valgrind abi coverage fuzz mutate models stress linear generate clean
+.PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
+  install package generate format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## installs what is missing: Debian packages (as root; else it says which), a Python environment
 	@scripts/install-deps
@@ -26,6 +27,9 @@ test: deps ## every suite, in Swift, C, C++ and Python; ends with a line of coun
 
 check: deps ## all that can be checked in minutes: what CI runs; ends with a line of counts
 	@scripts/check
+
+check-long: build ## looks for defects for SECONDS (3600), and goes on where it was stopped
+	@scripts/check-long $(or $(SECONDS),3600)
 
 lint: build ## formatting, types, style, drift of what is generated
 	@swift format lint --strict --recursive --parallel Package.swift Sources Tests
@@ -76,4 +80,4 @@ format: ## formats the Swift sources
 	@swift format --in-place --recursive --parallel Package.swift Sources Tests
 
 clean: ## removes everything that was built
-	@rm -rf build .build-embedded .build-test .build-thread .build-address .build-fuzz out
+	@rm -rf build .build-* out
