@@ -8,16 +8,16 @@
 namespace linear {
 namespace {
 
-/// A report is three steps (breaker.h): the permit's place is free; the result is counted, or the probe judged;
-/// the rates are looked at.
-enum { kAcquire, kReport, kState, kJudge, kLook };
+/// A report is up to four steps (breaker.h): the permit's place is free; the result is counted, or the probe
+/// judged; the rates are looked at; it trips.
+enum { kAcquire, kReport, kState, kJudge, kLook, kTrip };
 constexpr int64_t kStart = 1'000'000, kOpen = 1000;
 
 struct State {
   model::BreakerModel breaker;
   /// Reports whose permit has ended, with the permit, and whether it was of the present generation then.
   std::map<int, std::pair<model::BreakerPermit, bool>> ended{};
-  std::set<int> judged{};
+  std::set<int> judged{}, looked{};
   /// Results that were counted: the generation, whether failed, whether the streak was long enough.
   std::map<int, std::tuple<uint64_t, bool, bool>> counted{};
   /// There were enough results once.
@@ -55,6 +55,7 @@ struct State {
                (call.status == AGR_OK && was_current);
       }
       case kLook: return look(call);
+      case kTrip: return trip(call);
       default: return call.answer == breaker.state_at(call.now);
     }
   }
@@ -72,8 +73,8 @@ struct State {
     if (call.status == AGR_OK && !judged.count(call.number)) return false;
     const auto found = counted.find(call.number);
     if (found == counted.end()) return true;
-    auto [generation, failed, trip] = found->second;
-    counted.erase(found);
+    auto& [generation, failed, trip] = found->second;
+    looked.insert(call.number);
     if (generation != breaker.generation) return true;
     const model::BreakerModel::Counts in = breaker.counts(call.now);
     if (in.total >= breaker.config.minimum_calls && (failed || !is_warm)) {
@@ -81,7 +82,16 @@ struct State {
       trip |= static_cast<double>(in.failures) >=
               breaker.config.failure_rate * static_cast<double>(in.total);
     }
-    if (trip) breaker.open(call.now);
+    return true;
+  }
+
+  bool trip(const Call& call) {
+    const auto found = counted.find(call.number);
+    if (found == counted.end()) return judged.count(call.number) > 0;
+    if (!looked.count(call.number)) return false;
+    const auto [generation, failed, trips] = found->second;
+    counted.erase(found);
+    if (trips && generation == breaker.generation) breaker.open(call.now);
     return true;
   }
 
@@ -96,6 +106,7 @@ struct State {
     for (const auto& [number, one] : ended)
       key += "," + std::to_string(number) + (one.second ? "c" : "");
     for (int number : judged) key += ";" + std::to_string(number);
+    for (int number : looked) key += ":" + std::to_string(number);
     for (const auto& [number, one] : counted)
       key += "." + std::to_string(number) + (std::get<2>(one) ? "t" : "");
     key += is_warm ? "w" : "";
@@ -140,11 +151,13 @@ class Breaker : public History {
   bool has_order() override {
     Calls steps = calls;
     for (Call call : calls) {
-      if (call.operation != kReport) continue;
-      call.operation = kJudge;
-      steps.push_back(call);
-      call.operation = kLook;
-      steps.push_back(call);
+      if (call.operation != kReport || call.of < 0) continue;
+      for (int step : {kJudge, kLook, kTrip}) {
+        call.operation = step;
+        // Of one that was not counted there is nothing to look at.
+        if (step == kJudge || (call.status == AGR_OK && call.value != AGR_OUTCOME_NEUTRAL))
+          steps.push_back(call);
+      }
     }
     return Search<State>(steps).run(start_);
   }

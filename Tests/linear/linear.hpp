@@ -5,6 +5,7 @@
 #define LINEAR_HPP
 
 #include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -86,7 +87,10 @@ class Search {
  public:
   explicit Search(const Calls& calls) : calls_(calls) {}
 
-  bool run(const State& start) { return go(0, start); }
+  bool run(const State& start) {
+    if (calls_.size() > 63) abort();
+    return go(0, start);
+  }
 
  private:
   bool go(uint64_t made, const State& state) {

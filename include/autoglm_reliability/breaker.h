@@ -98,7 +98,8 @@ agr_status agr_breaker_acquire_at(agr_breaker *breaker, int64_t now_ns, uint64_t
  *             earlier generation, or never given: nothing changed.
  * Errors      AGR_ERR_ARGUMENT (the permit is still good).
  * Threads     a permit's place is free a moment before its result is judged; results of one instant are
- *             looked at together, and in the instant of a trip one may be answered AGR_OK and count no more.
+ *             looked at together; in the instant of a trip calls still pass, and a result may be answered
+ *             AGR_OK and count no more.
  * Complexity  O(1); O(window_calls / 17) when the outcome is a failure or slow. */
 agr_status agr_breaker_report(agr_breaker *breaker, uint64_t permit, int32_t outcome,
                               int64_t latency_ns, agr_error *error);
