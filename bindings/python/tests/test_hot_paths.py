@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import sys
 import threading
-from typing import Any
+import weakref
+from typing import Any, Callable
 
 import pytest
 
@@ -188,6 +190,79 @@ def test_what_another_thread_closes_is_closed() -> None:
     assert all(in_threads(len(calls) + 1, use))
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_tokens_that_are_there_are_taken_at_once_and_none_is_reserved(tokens: int) -> None:
+    limiter, keyed = RateLimiter(9, 0, max_reservations=1), KeyedRateLimiter(9, 1, refill_interval=3600)
+    limiter.acquire(tokens)
+    asyncio.run(limiter.acquire_async(tokens))
+    keyed.acquire("k", tokens)
+    asyncio.run(keyed.acquire_async(b"k", tokens))
+    assert (limiter.available, keyed.available("k")) == (9 - 2 * tokens, 9 - 2 * tokens)
+    assert (limiter.snapshot().open_reservations, keyed.snapshot().open_reservations) == (0, 0)
+    assert (limiter.snapshot().refused, keyed.snapshot().refused) == (0, 0)
+
+
+def test_tokens_that_can_never_come_are_refused() -> None:
+    limiter = RateLimiter(5, 0)
+    limiter.acquire(5)
+    for timeout in (math.inf, 3600, 0):
+        with pytest.raises(RateLimited) as caught:
+            limiter.acquire(1, timeout)
+        assert caught.value.retry_after == math.inf
+        with pytest.raises(RateLimited):
+            asyncio.run(limiter.acquire_async(timeout=timeout))
+    assert limiter.snapshot().refused == 6
+
+
+def test_tokens_that_come_are_waited_for_and_counted_as_admitted() -> None:
+    limiter, keyed = RateLimiter(1, 1000), KeyedRateLimiter(1, 1000)
+    for _ in range(3):
+        limiter.acquire()
+        keyed.acquire("k")
+        asyncio.run(limiter.acquire_async())
+        asyncio.run(keyed.acquire_async("k"))
+    assert (limiter.snapshot().refused, keyed.snapshot().refused) == (0, 0)
+    assert (limiter.snapshot().open_reservations, keyed.snapshot().open_reservations) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        (("1",), TypeError, "tokens"),
+        ((-1,), ArgumentError, "tokens"),
+        ((11,), NeverFits, "tokens"),
+        ((1, "soon"), TypeError, "timeout"),
+        ((1, -1), ArgumentError, "timeout"),
+        ((1, math.nan), ArgumentError, "timeout"),
+        ((1, -math.inf), ArgumentError, "timeout"),
+    ],
+)
+def test_what_cannot_be_waited_for_is_refused_by_name(
+    arguments: tuple[Any, ...], error: type[Exception], name: str
+) -> None:
+    limiter, keyed = RateLimiter(10, 0), KeyedRateLimiter(10, 1, refill_interval=3600)
+    with pytest.raises(error, match=name):
+        limiter.acquire(*arguments)
+    with pytest.raises(error, match=name):
+        asyncio.run(limiter.acquire_async(*arguments))
+    with pytest.raises(error, match=name):
+        keyed.acquire("k", *arguments)
+    with pytest.raises(error, match=name):
+        asyncio.run(keyed.acquire_async("k", *arguments))
+    assert (limiter.available, keyed.available("k")) == (10, 10)
+
+
+def test_reservations_are_bounded_for_those_who_take_at_once_too() -> None:
+    limiter = RateLimiter(10, 0, max_reservations=1)
+    hold = limiter.reserve()
+    with pytest.raises(CapacityError, match="max_reservations"):
+        asyncio.run(limiter.acquire_async())
+    limiter.acquire()  # by a wait of the library's, which needs none
+    hold.cancel()
+    asyncio.run(limiter.acquire_async())
+    assert limiter.available == 8
+
+
 # ---- the breaker ----
 
 
@@ -295,18 +370,17 @@ def test_a_breaker_closed_inside_its_block_lets_it_end(breaker: CircuitBreaker) 
         closes()
 
 
-def test_a_permit_in_a_cycle_is_collected(breaker: CircuitBreaker) -> None:
-    def cycle() -> None:
-        permit = breaker.acquire()
-        ring: list[Any] = [permit]
-        vars(breaker).setdefault("ring", ring)
-        ring.append(ring)
-        del vars(breaker)["ring"]
+def test_cycles_through_permits_and_attempts_are_collected() -> None:
+    def cycles() -> list[weakref.ref[Any]]:
+        breaker, policy, attempts = CircuitBreaker(), Policy(), []
+        vars(breaker)["kept"] = breaker.acquire()
+        policy.execute(attempts.append)
+        vars(policy)["kept"] = attempts
+        return [weakref.ref(breaker), weakref.ref(policy)]
 
-    for _ in range(4):
-        cycle()
-        collect()
-    assert breaker.acquire().success()
+    gone = cycles()
+    collect()
+    assert [reference() for reference in gone] == [None, None]
 
 
 def test_a_decorated_function_passes_everything_on(breaker: CircuitBreaker) -> None:
@@ -506,6 +580,25 @@ def test_what_is_not_a_function_is_a_type_error(policy: Policy) -> None:
     with pytest.raises(TypeError):
         policy(wrong)
     assert policy.snapshot().calls_alive == 0
+
+
+@pytest.mark.parametrize(
+    "say", [lambda attempt: None, lambda attempt: attempt.report_costs(1), lambda attempt: attempt.commit()]
+)
+def test_a_value_belongs_to_the_caller_alone(policy: Policy, say: Callable[[Attempt], object]) -> None:
+    class Value:
+        pass
+
+    def run(attempt: Attempt) -> Value:
+        say(attempt)
+        return Value()
+
+    value: Value | None = policy.execute(run)
+    reference = weakref.ref(value)
+    assert reference() is not None
+    del value
+    collect()
+    assert reference() is None
 
 
 def test_nothing_is_kept_of_what_went_through(policy: Policy) -> None:

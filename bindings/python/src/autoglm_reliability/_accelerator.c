@@ -13,6 +13,8 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <math.h>
+
 #include <autoglm_reliability.h>
 
 /* ---- what Python hands over ---- */
@@ -22,6 +24,11 @@ static struct {
   agr_status (*limiter_try_acquire)(agr_limiter *, int64_t, int64_t *, agr_error *);
   agr_status (*keyed_limiter_try_acquire)(agr_keyed_limiter *, const void *, size_t, int64_t, int64_t *,
                                           agr_error *);
+  agr_status (*limiter_reserve)(agr_limiter *, int64_t, int64_t, agr_reservation *, int64_t *, agr_error *);
+  agr_status (*limiter_settle)(agr_limiter *, uint64_t, int64_t, agr_error *);
+  agr_status (*keyed_limiter_reserve)(agr_keyed_limiter *, const void *, size_t, int64_t, int64_t, agr_reservation *,
+                                      int64_t *, agr_error *);
+  agr_status (*keyed_limiter_settle)(agr_keyed_limiter *, uint64_t, int64_t, agr_error *);
   agr_status (*breaker_acquire_at)(agr_breaker *, int64_t, uint64_t *, int64_t *, agr_error *);
   agr_status (*breaker_report_at)(agr_breaker *, uint64_t, int32_t, int64_t, int64_t, agr_error *);
   void (*outcome_init)(agr_outcome *, uint32_t);
@@ -37,6 +44,10 @@ static const struct {
     {"agr_now_ns", &agr.now_ns},
     {"agr_limiter_try_acquire", &agr.limiter_try_acquire},
     {"agr_keyed_limiter_try_acquire", &agr.keyed_limiter_try_acquire},
+    {"agr_limiter_reserve", &agr.limiter_reserve},
+    {"agr_limiter_settle", &agr.limiter_settle},
+    {"agr_keyed_limiter_reserve", &agr.keyed_limiter_reserve},
+    {"agr_keyed_limiter_settle", &agr.keyed_limiter_settle},
     {"agr_breaker_acquire_at", &agr.breaker_acquire_at},
     {"agr_breaker_report_at", &agr.breaker_report_at},
     {"agr_outcome_init", &agr.outcome_init},
@@ -45,9 +56,9 @@ static const struct {
     {"agr_call_destroy", &agr.call_destroy},
 };
 
-enum { ADDRESS, RAISE, REFUSE, PERMIT, LEAVE, ATTEMPT, STEP, SET, RESET, RESUME, HOOKS };
-static const char *const hook_names[HOOKS] = {"address", "raise_error", "refuse", "Permit", "leave",
-                                              "Attempt", "step",        "set",    "reset",  "resume"};
+enum { ADDRESS, RAISE, LIMIT, RESERVE, REFUSE, PERMIT, LEAVE, ATTEMPT, STEP, SET, RESET, RESUME, HOOKS };
+static const char *const hook_names[HOOKS] = {"address", "raise_error", "limited", "reservation", "refuse", "Permit",
+                                              "leave",   "Attempt",     "step",    "set",         "reset",  "resume"};
 static PyObject *hooks[HOOKS];
 
 static PyTypeObject *native_type;
@@ -133,7 +144,7 @@ static PyObject *failed(PyObject *self, agr_status status, const agr_error *erro
 
 /* ---- methods, each with the Python function that does the whole of it ---- */
 
-enum { LIMITER, KEYED, ACQUIRE, GUARD, EXECUTE, RUN, METHODS };
+enum { LIMITER, KEYED, LIMITER_TAKE, KEYED_TAKE, ACQUIRE, GUARD, EXECUTE, RUN, METHODS };
 static PyObject *whole[METHODS];
 
 static PyObject *do_all(int which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
@@ -196,6 +207,55 @@ static PyObject *keyed_try_acquire(PyObject *self, PyObject *const *args, Py_ssi
   agr_error error;
   agr_status status = agr.keyed_limiter_try_acquire(handle(self), key, (size_t)length, tokens, NULL, &error);
   return status < 0 ? failed(self, status, &error) : PyBool_FromLong(status == AGR_OK);
+}
+
+/* What is left to do for tokens that are reserved: nothing, when they are there. Their real cost is what was
+ * reserved, as it is when nobody says it. */
+static PyObject *taken(PyObject *self, agr_status status, const agr_reservation *reservation, int64_t wait,
+                       agr_error *error, int keyed) {
+  if (status == AGR_OK && reservation->wait_ns > 0) {
+    return hook(RESERVE) == NULL ? NULL
+                                 : PyObject_CallFunction(hooks[RESERVE], "Oy#", self, (const char *)reservation,
+                                                         (Py_ssize_t)sizeof *reservation);
+  }
+  if (status == AGR_OK)
+    status = keyed ? agr.keyed_limiter_settle(handle(self), reservation->permit, -1, error)
+                   : agr.limiter_settle(handle(self), reservation->permit, -1, error);
+  if (status < 0)
+    return failed(self, status, error);
+  if (status == AGR_LIMITED)
+    return hook(LIMIT) == NULL ? NULL : PyObject_CallFunction(hooks[LIMIT], "L", (long long)wait);
+  Py_RETURN_NONE;
+}
+
+/* key, tokens, timeout, the last of them without end. */
+static int plain_take(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names, int64_t *tokens) {
+  return is_quick(self) && count == 3 && names == NULL && PyTuple_CheckExact(args[0]) &&
+         plain_integer(args[1], tokens) && PyFloat_CheckExact(args[2]) && PyFloat_AsDouble(args[2]) == INFINITY;
+}
+
+static PyObject *limiter_take(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+  int64_t tokens, wait = 0;
+  if (!plain_take(self, args, count, names, &tokens))
+    return do_all(LIMITER_TAKE, self, args, count, names);
+  agr_reservation reservation;
+  agr_error error;
+  agr_status status = agr.limiter_reserve(handle(self), tokens, AGR_FOREVER, &reservation, &wait, &error);
+  return taken(self, status, &reservation, wait, &error, 0);
+}
+
+static PyObject *keyed_take(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+  int64_t tokens, wait = 0;
+  PyObject *key = NULL;
+  if (plain_take(self, args, count, names, &tokens) && PyTuple_Size(args[0]) == 2)
+    key = PyTuple_GetItem(args[0], 0);
+  if (key == NULL || !PyBytes_CheckExact(key))
+    return do_all(KEYED_TAKE, self, args, count, names);
+  agr_reservation reservation;
+  agr_error error;
+  agr_status status = agr.keyed_limiter_reserve(handle(self), PyBytes_AsString(key), (size_t)PyBytes_Size(key), tokens,
+                                                AGR_FOREVER, &reservation, &wait, &error);
+  return taken(self, status, &reservation, wait, &error, 1);
 }
 
 /* ---- permits ---- */
@@ -650,6 +710,8 @@ static PyMethodDef methods[METHODS] = {
     METHOD("try_acquire", keyed_try_acquire,
            "try_acquire($self, /, key, tokens=1)\n--\n\n"
            "Takes the tokens if they are there. Raises NeverFits when a bucket cannot hold so many."),
+    METHOD("_take", limiter_take, NULL),
+    METHOD("_take", keyed_take, NULL),
     METHOD("acquire", breaker_acquire,
            "acquire($self, /, *, classify=None)\n--\n\n"
            "A permit to make a call, to be used as a context manager or reported; raises CircuitOpen."),
@@ -660,6 +722,7 @@ static PyMethodDef methods[METHODS] = {
     METHOD("_run", policy_run, NULL),
 };
 static const char *const method_names[METHODS] = {"limiter_try_acquire", "keyed_limiter_try_acquire",
+                                                  "limiter_take",        "keyed_limiter_take",
                                                   "breaker_acquire",     "breaker_run",
                                                   "policy_execute",      "policy_run"};
 

@@ -7,12 +7,18 @@ import threading
 from typing import Any
 
 from . import _generated as c
+from ._accelerate import register
 from ._convert import Duration, integer, nanoseconds, seconds
 from ._ffi import Int64, byref
 from ._handle import Native
 from ._time import sleep, sleep_async
 from .errors import CapacityError, RateLimited
 from .reservation import Reservation
+
+
+@register("limited")
+def _limited(wait: int) -> None:
+    raise RateLimited(retry_after=seconds(wait))
 
 
 class Bucket(Native):
@@ -40,14 +46,14 @@ class Bucket(Native):
             self._acquire_native(key, tokens, timeout)
             return
         try:
-            reservation = self._reserve(key, tokens, timeout, "timeout")
+            reservation = self._take(key, tokens, timeout)
         except CapacityError as error:
             if self._clock is not None or error.field != "max_reservations":
                 raise
             self._acquire_native(key, tokens, timeout)
             return
-        with reservation:
-            if reservation.wait > 0:
+        if reservation is not None:
+            with reservation:
                 sleep(self._clock, reservation.wait)
 
     def _acquire_native(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
@@ -58,12 +64,19 @@ class Bucket(Native):
         if status == c.AGR_LIMITED:
             raise RateLimited(retry_after=seconds(wait.value))
 
-    async def _acquire_async(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
+    def _take(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> Reservation | None:
+        """Takes the tokens. Those which have to be waited for are a reservation, to be settled then."""
+        reservation = self._reserve(key, tokens, timeout, "timeout")
+        if reservation.wait > 0:
+            return reservation
+        reservation.settle()
+        return None
+
+    async def _wait_async(self, reservation: Reservation) -> None:
         # A task that is cancelled while it waits leaves the block with an exception, which gives the
         # tokens back.
-        with self._reserve(key, tokens, timeout, "timeout") as reservation:
-            if reservation.wait > 0:
-                await sleep_async(self._clock, reservation.wait)
+        with reservation:
+            await sleep_async(self._clock, reservation.wait)
 
     def _available(self, key: tuple[Any, ...]) -> int:
         tokens = Int64()

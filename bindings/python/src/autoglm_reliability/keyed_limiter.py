@@ -42,6 +42,7 @@ class KeyedRateLimiter(Bucket):
 
     _prefix = "agr_keyed_limiter"
     _take_one: Optional[Callable[..., int]] = None
+    _take = accelerated("keyed_limiter_take")(Bucket._take)
 
     def __init__(
         self,
@@ -101,7 +102,9 @@ class KeyedRateLimiter(Bucket):
 
     async def acquire_async(self, key: Bytes, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """As acquire; a task that is cancelled gives its tokens back."""
-        await self._acquire_async(_key(key), tokens, timeout)
+        reservation = self._take(_key(key), tokens, timeout)
+        if reservation is not None:
+            await self._wait_async(reservation)
 
     def reserve(self, key: Bytes, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
         """Takes the tokens now, to be used after `reservation.wait` seconds and then settled."""

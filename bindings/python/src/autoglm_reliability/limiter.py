@@ -53,6 +53,7 @@ class RateLimiter(Bucket):
 
     _prefix = "agr_limiter"
     _take_one: Optional[Callable[[], int]] = None
+    _take = accelerated("limiter_take")(Bucket._take)
 
     def __init__(
         self,
@@ -105,7 +106,9 @@ class RateLimiter(Bucket):
 
     async def acquire_async(self, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """As acquire; a task that is cancelled gives its tokens back."""
-        await self._acquire_async((), tokens, timeout)
+        reservation = self._take((), tokens, timeout)
+        if reservation is not None:
+            await self._wait_async(reservation)
 
     def reserve(self, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
         """Takes the tokens now, to be used after `reservation.wait` seconds and settled by their real

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Optional, Protocol
 
 from . import _generated as c
+from ._accelerate import register
 from ._convert import integer, seconds
 from .errors import ArgumentError
 
@@ -77,3 +78,8 @@ class Reservation:
             self.settle()
         else:
             self.cancel()
+
+
+@register("reservation")
+def _reservation(limiter: _Issuer, data: bytes) -> Reservation:
+    return Reservation(limiter, c.agr_reservation.from_buffer_copy(data))
