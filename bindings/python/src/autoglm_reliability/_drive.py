@@ -42,7 +42,7 @@ def _go_on(policy: Policy, function: Callable[[Attempt], Any], report: Report, c
             _attempt(function, report, call, Attempt(call))
         else:
             _wait(policy._clock, call.step)
-            call.advance()
+            call._go_on()
     return report.conclude(call)
 
 
@@ -56,7 +56,7 @@ def _attempt(function: Callable[[Attempt], Any], report: Report, call: Call, att
         outcome = report.returned(attempt, value)
     finally:
         current.reset(token)
-    call.advance(outcome)
+    call._go_on(outcome)
     report.let_cancellation_pass()
 
 
@@ -109,7 +109,7 @@ async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[
         while not call.done:
             if call._raw.kind != c.AGR_STEP_ATTEMPT:
                 await _wait_async(policy._clock, call.step)
-                call.advance()
+                call._go_on()
                 continue
             attempt = Attempt(call)
             token = current.set(attempt)
@@ -121,7 +121,7 @@ async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[
                 outcome = report.returned(attempt, value)
             finally:
                 current.reset(token)
-            call.advance(outcome)
+            call._go_on(outcome)
             report.let_cancellation_pass()
         return cast("T", report.conclude(call))
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from . import _generated as c
 from ._accelerate import NativeBase
-from ._ffi import Pointer, byref, check, lib, raise_error
+from ._ffi import Pointer, byref, check, lib, raise_error, spare_error, spare_errors
 from .errors import ClosedError
 
 Clock = Callable[[], int]
@@ -135,12 +135,13 @@ class Native(NativeBase):
         return self._call(f"{name}_at", *inputs, self._clock(), *outputs)
 
     def _call(self, name: str, *arguments: Any) -> int:
-        error = c.agr_error()
-        status: int = getattr(lib, name)(self._handle, *arguments, byref(error))
+        spare = spare_error()
+        status: int = getattr(lib, name)(self._handle.cell, *arguments, spare[1])
         if status < 0:
             # Closed before, or by another thread since: the library was given NULL.
             self._require_open()
-            raise_error(status, error)
+            raise_error(status, spare[0])
+        spare_errors.append(spare)
         return status
 
     @contextmanager

@@ -86,6 +86,11 @@ class Call:
         """Goes on with the outcome of the attempt, or with nothing after a wait; to come back early
         from a wait is no error. `stale` then says whether the outcome was of another attempt, in
         which case nothing has changed."""
+        self._go_on(outcome)
+        return self.step
+
+    def _go_on(self, outcome: Optional[AttemptOutcome] = None) -> None:
+        """As advance, for those who do not look at the step."""
         if outcome is None:
             status = self._advance(None)
         elif outcome is SUCCESS:
@@ -95,7 +100,6 @@ class Call:
             status = self._advance(byref(data))
             del kept
         self.stale = status == c.AGR_STALE
-        return self.step
 
     def _advance(self, outcome: Any) -> int:
         step, spare = sized(c.agr_step), spare_error()
