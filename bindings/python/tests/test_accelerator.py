@@ -100,7 +100,8 @@ def test_without_one_that_loads_there_is_ctypes(alone: Path, content: bytes | No
 
 
 @with_accelerator
-def test_one_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("constant", ["c.AGR_VERSION_MAJOR", "c.AGR_VERSION_MINOR", "a.INTERFACE"])
+def test_one_of_another_version_is_not_used(constant: str) -> None:
     file = next(
         place / _accelerate.FILE
         for place in (_ffi.HERE, Path(_ffi.lib.path).resolve().parent)
@@ -110,7 +111,7 @@ def test_one_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
 import autoglm_reliability._generated as c
 import autoglm_reliability._accelerate as a
 from pathlib import Path
-c.AGR_VERSION_MINOR += 1
+{constant} += 1
 try:
     a._import(Path({str(file)!r}))
 except ImportError as error:

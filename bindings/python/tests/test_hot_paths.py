@@ -405,6 +405,27 @@ def test_a_subclass_that_acquires_in_its_own_way_is_asked() -> None:
         Refusing()(lambda: None)()
 
 
+def test_a_function_that_calls_itself_without_end_is_stopped() -> None:
+    breaker, policy = CircuitBreaker(failure_rate=0, consecutive_failures=10**6), Policy(max_calls=4096)
+
+    @breaker
+    @policy
+    def again() -> None:
+        again()
+
+    try:
+        again()
+    except RecursionError as error:
+        assert "recursion" in str(error)
+    else:
+        pytest.fail("it ended")
+    # What had no stack left to end by itself ends with the exception's frames.
+    collect()
+    assert policy.snapshot().calls_alive == 0
+    assert policy.execute(lambda _: 5) == 5
+    assert breaker.acquire().success()
+
+
 # ---- the policy ----
 
 

@@ -14,6 +14,8 @@ from ._ffi import HERE, addressof, function_address, lib, raise_error
 from .errors import LibraryError
 
 FILE = "_accelerator.abi3.so"
+# As in _accelerator.c.
+INTERFACE = 1
 # 0: do without it. 1: fail if it cannot be used. Otherwise it is used if it is there.
 ENVIRONMENT = "AUTOGLM_RELIABILITY_ACCELERATOR"
 
@@ -46,8 +48,9 @@ def _import(file: Path) -> Any:
     assert spec is not None
     module: Any = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    if (module.MAJOR, module.MINOR) != (c.AGR_VERSION_MAJOR, c.AGR_VERSION_MINOR):
-        raise ImportError(f"{file} is of version {module.MAJOR}.{module.MINOR}")
+    found = getattr(module, "INTERFACE", 0), module.MAJOR, module.MINOR
+    if found != (INTERFACE, c.AGR_VERSION_MAJOR, c.AGR_VERSION_MINOR):
+        raise ImportError(f"{file} is of another version: build it again")
     module.connect(function_address)
     return module
 

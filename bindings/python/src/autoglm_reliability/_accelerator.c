@@ -17,6 +17,10 @@
 
 #include <autoglm_reliability.h>
 
+/* Of what this file and the Python files expect of each other, so that one that was built from older sources is
+ * not used: to be raised here and in _accelerate.py when that changes. */
+#define INTERFACE 1
+
 /* ---- what Python hands over ---- */
 
 static struct {
@@ -408,15 +412,22 @@ static PyObject *permit_reported(PyObject *self, void *unused) {
   return PyBool_FromLong(((Permit *)self)->number == 0);
 }
 
+/* One that is dropped. Where it can be done without Python it is, for there may be no stack left for that. */
 static void permit_finalize(PyObject *self) {
-  if (((Permit *)self)->number == 0)
+  Permit *permit = (Permit *)self;
+  uint64_t number = permit->number;
+  if (number == 0 || permit->breaker == NULL)
     return;
   PyObject *kind, *error, *trace;
   PyErr_Fetch(&kind, &error, &trace);
-  PyObject *none = PyObject_CallMethod(self, "_drop", NULL);
-  if (none == NULL)
+  if (is_quick(permit->breaker)) {
+    permit->number = 0;
+    report(permit->breaker, number, permit->started, AGR_OUTCOME_NEUTRAL);
+  } else {
+    Py_XDECREF(PyObject_CallMethod(self, "_drop", NULL));
+  }
+  if (PyErr_Occurred() != NULL)
     PyErr_WriteUnraisable(self);
-  Py_XDECREF(none);
   PyErr_Restore(kind, error, trace);
 }
 
@@ -524,12 +535,17 @@ static PyObject *attempt_raw(PyObject *self, void *unused) {
   return attempt->raw;
 }
 
-/* Hands the native call over: its address, or 0 when it has ended. */
+/* The address of the native call; 0 when it has ended, or was handed over. */
+static PyObject *attempt_address(PyObject *self, void *unused) {
+  (void)unused;
+  return PyLong_FromVoidPtr(((Attempt *)self)->native);
+}
+
+/* It is another's from now on. */
 static PyObject *attempt_release(PyObject *self, PyObject *unused) {
-  agr_call *native = ((Attempt *)self)->native;
   (void)unused;
   ((Attempt *)self)->native = NULL;
-  return PyLong_FromVoidPtr(native);
+  Py_RETURN_NONE;
 }
 
 static int attempt_traverse(PyObject *self, visitproc visit, void *arg) {
@@ -572,7 +588,9 @@ static PyMemberDef attempt_members[] = {{"_policy", T_OBJECT, offsetof(Attempt, 
                                         {"costs", T_OBJECT, offsetof(Attempt, costs), 0, NULL},
                                         {"server_delay", T_OBJECT, offsetof(Attempt, server_delay), 0, NULL},
                                         {NULL, 0, 0, 0, NULL}};
-static PyGetSetDef attempt_properties[] = {{"_raw", attempt_raw, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef attempt_properties[] = {{"_raw", attempt_raw, NULL, NULL, NULL},
+                                           {"_address", attempt_address, NULL, NULL, NULL},
+                                           {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot attempt_slots[] = {{Py_tp_new, attempt_new},
                                       {Py_tp_dealloc, attempt_dealloc},
                                       {Py_tp_traverse, attempt_traverse},
@@ -814,7 +832,8 @@ static int module_exec(PyObject *module) {
   }
   native_type = (PyTypeObject *)native; /* for good */
   owner = present;
-  if (PyModule_AddIntConstant(module, "MAJOR", AGR_VERSION_MAJOR) < 0)
+  if (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0 ||
+      PyModule_AddIntConstant(module, "MAJOR", AGR_VERSION_MAJOR) < 0)
     return -1;
   return PyModule_AddIntConstant(module, "MINOR", AGR_VERSION_MINOR);
 }

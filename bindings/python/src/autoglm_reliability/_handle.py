@@ -65,7 +65,11 @@ class Handle:
             pointer = self._pointers.pop()
         except IndexError:
             return
-        self._destroy(pointer)
+        try:
+            self._destroy(pointer)
+        except RecursionError:
+            self._pointers.append(pointer)  # there was no stack left to call it; whoever comes next will
+            raise
 
     @property
     def pointer(self) -> Optional[int]:

@@ -84,6 +84,10 @@ class AttemptBase:
         self.costs: Sequence[Optional[int]] = ()
         self.server_delay: Optional[Duration] = None
 
-    def _release(self) -> int:
-        """The address of the call which the accelerator has begun; 0: it is over."""
+    @property
+    def _address(self) -> int:
+        """Of the call which the accelerator has begun; 0: it is over, or was handed over."""
         return 0
+
+    def _release(self) -> None:
+        """It is another's from now on."""

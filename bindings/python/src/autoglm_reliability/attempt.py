@@ -47,10 +47,9 @@ class Attempt(AttemptBase):
     def _owned(self) -> Call:
         """The call, which is taken over from the accelerator when it has begun it."""
         if self._call is None:
-            address = self._release()
-            if address == 0:
+            if self._address == 0:
                 raise ClosedError("this Call is closed")
-            self._call = Call._adopt(self._policy, address, self._raw)
+            self._call = Call._adopt(self._policy, self)
         return self._call
 
     def report_server_delay(self, delay: Duration) -> None:

@@ -17,6 +17,7 @@ from .request import Request
 from .step import Step, read_step
 
 if TYPE_CHECKING:
+    from ._accelerate import AttemptBase
     from .policy import Policy
 
 _advance_now = untyped("agr_call_advance")
@@ -45,20 +46,23 @@ class Call:
         policy._timed("agr_call_begin", (None if data is None else byref(data),), outputs)
         del kept  # it had to live until here
         assert pointer.value is not None
-        self._take_over(policy, pointer.value, step)
-
-    @classmethod
-    def _adopt(cls, policy: Policy, address: int, step: c.agr_step) -> Call:
-        """A call that was begun elsewhere."""
-        self = cls.__new__(cls)
-        self._take_over(policy, address, step)
-        return self
-
-    def _take_over(self, policy: Policy, address: int, step: c.agr_step) -> None:
         self._clock = policy._clock
-        self._handle = Handle(address, _destroyer(policy._clock))
+        self._handle = Handle(pointer.value, _destroyer(policy._clock))
         self.stale = False
         self._arrive(step)
+
+    @classmethod
+    def _adopt(cls, policy: Policy, attempt: AttemptBase) -> Call:
+        """The call of an attempt which the accelerator has begun."""
+        step = attempt._raw
+        self = cls.__new__(cls)
+        self._clock = policy._clock
+        # Whatever goes wrong, one of the two is its owner.
+        self._handle = Handle(attempt._address, _destroyer(policy._clock))
+        attempt._release()
+        self.stale = False
+        self._arrive(step)
+        return self
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # At the interpreter's end the process goes anyway.
