@@ -97,6 +97,13 @@ def limiter_ours() -> Case:
     return "limiter.try_acquire()", {"limiter": RateLimiter(MANY, MANY)}
 
 
+@case("limiter.350.ours")
+def limiter_350_ours() -> Case:
+    from autoglm_reliability import RateLimiter
+
+    return "limiter.try_acquire(350)", {"limiter": RateLimiter(2**50, 2**50, 3600)}
+
+
 @case("limiter.by_hand")
 def limiter_by_hand() -> Case:
     return "limiter.try_acquire()", {"limiter": Bucket(MANY, MANY)}

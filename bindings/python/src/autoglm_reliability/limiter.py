@@ -12,9 +12,9 @@ from typing import Callable, Final, Optional, TypeVar
 from . import _generated as c
 from ._accelerate import accelerated
 from ._bucket import Bucket
-from ._convert import Duration, fill, record
+from ._convert import Duration, fill, integer, record
 from ._decorate import decorate
-from ._ffi import Int64, byref, initialised, sized, untyped
+from ._ffi import Int64, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock
 from .reservation import Reservation
 
@@ -53,6 +53,7 @@ class RateLimiter(Bucket):
 
     _prefix = "agr_limiter"
     _take_one: Optional[Callable[[], int]] = None
+    _take_some: Optional[Callable[..., int]] = None
     _take = accelerated("limiter_take")(Bucket._take)
 
     def __init__(
@@ -86,6 +87,7 @@ class RateLimiter(Bucket):
         if clock is None:
             function = untyped("agr_limiter_try_acquire")
             self._take_one = partial(function, self._handle.cell, ONE_TOKEN, None, None)
+            self._take_some = partial(function, self._handle.cell)
 
     @accelerated("limiter_try_acquire")
     def try_acquire(self, tokens: int = 1) -> bool:
@@ -97,6 +99,14 @@ class RateLimiter(Bucket):
             if status == c.AGR_LIMITED:
                 return False
             # An error has changed nothing: asking once more says what it is.
+        elif self._take_some is not None:
+            spare = spare_error()
+            status = self._take_some(Int64(integer(tokens, "tokens")), None, spare[1])
+            if status < 0:
+                self._require_open()
+                raise_error(status, spare[0])
+            spare_errors.append(spare)
+            return status == c.AGR_OK
         return self._try((), tokens)
 
     def acquire(self, tokens: int = 1, timeout: Duration = math.inf) -> None:
