@@ -7,10 +7,10 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  install package generate format clean
+  instructions install package generate format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## installs what is missing: Debian packages (as root; else it says which), a Python environment
 	@scripts/install-deps
@@ -66,6 +66,10 @@ stress: deps ## 16 threads on every kind of object under ThreadSanitizer, OPERAT
 
 mutate: build ## breaks the library in many places and sees whether the suites notice; an hour
 	@$(PYTHON) scripts/mutate.py
+
+instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
+	@scripts/install-deps valgrind
+	@$(PYTHON) benchmarks/instructions.py
 
 install: build ## installs library, headers, pkg-config file and CMake package below PREFIX (/usr/local)
 	@cmake --install build --prefix $(PREFIX)

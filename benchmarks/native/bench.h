@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A small harness: every round runs all benchmarks once, so that a slow moment of the machine meets all
- * alike, and prints a line of JSON for each: its name and nanoseconds an operation, round by round.
+ * alike, and prints a line of JSON for each: its name and nanoseconds an operation, round by round. What the
+ * kernel interrupted to run something else is measured again, a few times.
  *
  * C and C++. */
 #ifndef BENCH_H
@@ -12,10 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
-enum { BENCH_MOST = 64, BENCH_ROUNDS_MOST = 101, BENCH_THREADS_MOST = 8 };
-#define BENCH_ROUND_NS INT64_C(4000000)
+enum { BENCH_MOST = 64, BENCH_ROUNDS_MOST = 101, BENCH_THREADS_MOST = 8, BENCH_TRIES = 5 };
+#define BENCH_ROUND_NS INT64_C(2000000)
 
 typedef struct bench {
   const char *name;
@@ -34,6 +36,13 @@ static inline int64_t bench_now(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* How often this thread had to yield its CPU to another. */
+static inline long bench_preempted(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nivcsw;
+}
+
 /* Makes the compiler believe that a value is used. */
 #define BENCH_USE(value) __asm__ volatile("" : : "r,m"(value) : "memory")
 
@@ -44,7 +53,7 @@ static inline uint64_t bench_random(uint64_t *state) {
   return z ^ (z >> 31);
 }
 
-static void bench_add(const char *name, void (*body)(int64_t, int), int threads) {
+static inline void bench_add(const char *name, void (*body)(int64_t, int), int threads) {
   if (bench_count == BENCH_MOST) abort();
   bench fresh = {name, body, threads, 1000, {0}};
   benches[bench_count++] = fresh;
@@ -55,6 +64,7 @@ typedef struct bench_worker {
   int thread;
   pthread_barrier_t *start;
   int64_t from, to;
+  long preempted;
 } bench_worker;
 
 static void *bench_work(void *given) {
@@ -65,19 +75,25 @@ static void *bench_work(void *given) {
   /* With fewer CPUs than threads they share, and the figure shows it. */
   (void)pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
   pthread_barrier_wait(worker->start);
+  long before = bench_preempted();
   worker->from = bench_now();
   worker->what->body(worker->what->operations, worker->thread);
   worker->to = bench_now();
+  worker->preempted = bench_preempted() - before;
   return NULL;
 }
 
-/* Nanoseconds for an operation of one of the threads. */
-static double bench_once(bench *what) {
+/* Nanoseconds for an operation of one of the threads, and how often one of them was interrupted. */
+static double bench_try(bench *what, long *preempted) {
   if (what->threads == 1) {
+    long before = bench_preempted();
     int64_t from = bench_now();
     what->body(what->operations, 0);
-    return (double)(bench_now() - from) / (double)what->operations;
+    double ns = (double)(bench_now() - from) / (double)what->operations;
+    *preempted = bench_preempted() - before;
+    return ns;
   }
+  *preempted = 0;
   bench_worker workers[BENCH_THREADS_MOST];
   pthread_t threads[BENCH_THREADS_MOST];
   pthread_barrier_t start;
@@ -93,13 +109,27 @@ static double bench_once(bench *what) {
     pthread_join(threads[i], NULL);
     if (workers[i].from < from) from = workers[i].from;
     if (workers[i].to > to) to = workers[i].to;
+    *preempted += workers[i].preempted;
   }
   pthread_barrier_destroy(&start);
   return (double)(to - from) / (double)what->operations;
 }
 
+/* The first that was not interrupted, or else the quickest. */
+static double bench_once(bench *what) {
+  double best = 0;
+  for (int i = 0; i < BENCH_TRIES; ++i) {
+    long preempted;
+    double ns = bench_try(what, &preempted);
+    if (i == 0 || preempted == 0 || ns < best) best = ns;
+    /* More threads than there are CPUs interrupt each other. */
+    if (preempted == 0 || what->threads > 2) break;
+  }
+  return best;
+}
+
 /* Runs those whose name begins with `only`, or all, and prints what they took. */
-static void bench_run(int rounds, const char *only) {
+static inline void bench_run(int rounds, const char *only) {
   if (rounds > BENCH_ROUNDS_MOST) rounds = BENCH_ROUNDS_MOST;
   size_t length = only ? strlen(only) : 0;
   for (int i = 0; i < bench_count; ++i) {

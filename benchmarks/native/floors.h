@@ -96,7 +96,7 @@ static void floor_miss(int64_t operations, int thread) {
   states[thread] = state;
 }
 
-static void add_floors(void) {
+static inline void add_floors(void) {
   floor_slots = aligned_alloc(64, sizeof(_Atomic int64_t[2]) * FLOOR_SLOTS);
   if (!floor_slots) abort();
   memset((void *)floor_slots, 0, sizeof(_Atomic int64_t[2]) * FLOOR_SLOTS);
