@@ -7,7 +7,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  instructions install package generate format clean
+  bench bench-check bench-growth bench-long bench-clock instructions install package generate format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,21 @@ stress: deps ## 16 threads on every kind of object under ThreadSanitizer, OPERAT
 
 mutate: build ## breaks the library in many places and sees whether the suites notice; an hour
 	@$(PYTHON) scripts/mutate.py
+
+bench: build ## everything beside floors and peers: results, tables and a picture in docs/performance.md; minutes
+	@$(PYTHON) benchmarks/run.py $(BENCH)
+
+bench-check: build ## fails when a goal is missed that docs/performance.md does not list
+	@$(PYTHON) benchmarks/run.py --check
+
+bench-growth: build ## time and memory with more keys, threads and buckets; half a minute and 8 GiB
+	@$(PYTHON) benchmarks/run.py --growth
+
+bench-long: build ## the idempotency cache for PAIRS (10^8) of begin and complete, by one thread and by two
+	@$(PYTHON) benchmarks/run.py --long $(or $(PAIRS),100000000)
+
+bench-clock: build ## the clock's error over SECONDS (300)
+	@$(PYTHON) benchmarks/run.py --clock $(or $(SECONDS),300)
 
 instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
 	@scripts/install-deps valgrind

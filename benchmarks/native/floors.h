@@ -107,7 +107,7 @@ static inline void add_floors(void) {
   bench_add("floor.bucket.clock", floor_bucket_clock, 1);
   bench_add("floor.bucket.refused.at", floor_refused_at, 1);
   bench_add("floor.breaker", floor_breaker_pair, 1);
-  bench_add("floor.miss", floor_miss, 1);
+  bench_add_large("floor.miss", floor_miss, 1);
   bench_add("floor.bucket.at.2", floor_bucket_at, 2);
   bench_add("floor.breaker.2", floor_breaker_pair, 2);
 }

@@ -120,6 +120,13 @@ void hot(int64_t operations, int) {
   }
 }
 
+void hot_clock(int64_t operations, int) {
+  for (int64_t i = 0; i < operations; ++i) {
+    const Cache::Result result = cache.find({long_keys.data(), long_key_bytes}, bench_now());
+    BENCH_USE(result->data());
+  }
+}
+
 void cold(int64_t operations, int thread) {
   static uint64_t states[BENCH_THREADS_MOST];
   uint64_t state = states[thread] + static_cast<uint64_t>(thread);
@@ -166,15 +173,16 @@ int main(int count, char** arguments) {
     cache.put({&long_keys[i * long_key_bytes], long_key_bytes}, "0123456789abcdef", INT64_MAX);
   report_bytes("peer.absl.cache.100k", before, hundred_thousand);
 
-  bench_add("peer.absl.keyed.100k", [](int64_t n, int t) { keyed(std_small, hundred_thousand, n, t); }, 1);
-  bench_add("peer.absl.keyed.1m", [](int64_t n, int t) { keyed(std_large, million, n, t); }, 1);
-  bench_add("peer.absl.keyed.100k.absl_mutex",
+  bench_add_large("peer.absl.keyed.100k", [](int64_t n, int t) { keyed(std_small, hundred_thousand, n, t); }, 1);
+  bench_add_large("peer.absl.keyed.1m", [](int64_t n, int t) { keyed(std_large, million, n, t); }, 1);
+  bench_add_large("peer.absl.keyed.100k.absl_mutex",
             [](int64_t n, int t) { keyed(absl_small, hundred_thousand, n, t); }, 1);
-  bench_add("peer.absl.keyed.1m.absl_mutex",
+  bench_add_large("peer.absl.keyed.1m.absl_mutex",
             [](int64_t n, int t) { keyed(absl_large, million, n, t); }, 1);
   bench_add("peer.absl.cache.hot", hot, 1);
-  bench_add("peer.absl.cache.100k", cold, 1);
-  bench_add("peer.absl.keyed.100k.2", [](int64_t n, int t) { keyed(std_small, hundred_thousand, n, t); }, 2);
-  bench_add("peer.absl.cache.100k.2", cold, 2);
+  bench_add("peer.absl.cache.hot.clock", hot_clock, 1);
+  bench_add_large("peer.absl.cache.100k", cold, 1);
+  bench_add_large("peer.absl.keyed.100k.2", [](int64_t n, int t) { keyed(std_small, hundred_thousand, n, t); }, 2);
+  bench_add_large("peer.absl.cache.100k.2", cold, 2);
   bench_run(rounds, count > 2 ? arguments[2] : nullptr);
 }
