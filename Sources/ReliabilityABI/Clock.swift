@@ -49,18 +49,18 @@ enum Clock {
   /// Reads the clock. `ordered`: not before what the thread did before, as seen by other threads.
   @inline(__always)
   static func read(ordered: Bool) -> Int64 {
-    let since = windowStart.load(ordering: .acquiring)
+    let since = state.windowStart.load(ordering: .acquiring)
     guard since != 0 else { return readUncalibrated() }
-    let offset = clockOffset.load(ordering: .acquiring)
+    let offset = state.offset.load(ordering: .acquiring)
     let ticks = ordered ? platform_counter_ordered() : platform_counter()
     // A counter that was reset is outside of the window, too.
-    guard ticks &- since < windowTicks.load(ordering: .relaxed) else { return readAnew() }
+    guard ticks &- since < state.windowTicks.load(ordering: .relaxed) else { return readAnew() }
     return time(ticks, offset)
   }
 
   @inline(__always)
   private static func time(_ ticks: UInt64, _ offset: UInt64) -> Int64 {
-    let scaled = ticks.multipliedFullWidth(by: rate.load(ordering: .relaxed)).high
+    let scaled = ticks.multipliedFullWidth(by: state.rate.load(ordering: .relaxed)).high
     return Int64(bitPattern: scaled &+ offset)
   }
 
@@ -70,11 +70,11 @@ enum Clock {
   @inline(never)
   private static func readAnew() -> Int64 {
     while true {
-      let since = windowStart.load(ordering: .acquiring)
-      let offset = clockOffset.load(ordering: .acquiring)
-      let window = windowTicks.load(ordering: .relaxed)
+      let since = state.windowStart.load(ordering: .acquiring)
+      let offset = state.offset.load(ordering: .acquiring)
+      let window = state.windowTicks.load(ordering: .relaxed)
       guard since != 0 else { return readUncalibrated() }
-      guard windowStart.load(ordering: .acquiring) == since else { continue }
+      guard state.windowStart.load(ordering: .acquiring) == since else { continue }
       let ticks = platform_counter_ordered()
       if ticks &- since < window { return time(ticks, offset) }
       let pair = readBoth(window / pairingShare)
@@ -84,7 +84,7 @@ enum Clock {
       let scaled = time(pair.ticks, 0)
       let next = UInt64(bitPattern: pair.time &- scaled)
       guard
-        clockOffset.compareExchange(
+        state.offset.compareExchange(
           expected: offset, desired: next, ordering: .acquiringAndReleasing
         ).exchanged
       else { continue }
@@ -96,10 +96,10 @@ enum Clock {
 
   /// Begins a window at the reading that the present offset was made from.
   private static func begin(_ pair: Pair) {
-    windowStart.store(pair.ticks | 1, ordering: .releasing)
+    state.windowStart.store(pair.ticks | 1, ordering: .releasing)
     // Somebody may have chosen the system's clock meanwhile.
-    if wantedSource.load(ordering: .sequentiallyConsistent) == ClockSource.system.rawValue {
-      windowStart.store(0, ordering: .releasing)
+    if state.wantedSource.load(ordering: .sequentiallyConsistent) == ClockSource.system.rawValue {
+      state.windowStart.store(0, ordering: .releasing)
     }
   }
 
@@ -126,16 +126,16 @@ enum Clock {
   /// The time without the counter; finds the rate on the way.
   @inline(never)
   private static func readUncalibrated() -> Int64 {
-    let wanted = wantedSource.load(ordering: .relaxed)
+    let wanted = state.wantedSource.load(ordering: .relaxed)
     if wanted == ClockSource.system.rawValue || !isTrusted() { return platform_monotonic_ns() }
-    let ready = readyTime.load(ordering: .acquiring)
+    let ready = state.readyTime.load(ordering: .acquiring)
     guard ready != 0 else { return measure() }
-    let pair = readBoth(windowTicks.load(ordering: .relaxed) / pairingShare)
+    let pair = readBoth(state.windowTicks.load(ordering: .relaxed) / pairingShare)
     guard pair.time >= ready else { return pair.time }
     let next = UInt64(bitPattern: pair.time &- time(pair.ticks, 0))
-    let old = clockOffset.load(ordering: .acquiring)
-    if windowStart.load(ordering: .acquiring) == 0,
-      clockOffset.compareExchange(
+    let old = state.offset.load(ordering: .acquiring)
+    if state.windowStart.load(ordering: .acquiring) == 0,
+      state.offset.compareExchange(
         expected: old, desired: next, ordering: .acquiringAndReleasing
       ).exchanged
     {
@@ -147,47 +147,47 @@ enum Clock {
 
   /// Takes one of the two readings that the rate is measured by.
   private static func measure() -> Int64 {
-    let firstTime = measuredTime.load(ordering: .acquiring)
-    let firstTicks = measuredTicks.load(ordering: .acquiring)
+    let firstTime = state.measuredTime.load(ordering: .acquiring)
+    let firstTicks = state.measuredTicks.load(ordering: .acquiring)
     let pair = readBoth(.max)
     let passed = pair.time &- firstTime
     if firstTime == 0 || passed > longestMeasurement {
       // Whoever finds it being written comes again.
       if firstTime >= 0,
-        measuredTime.compareExchange(
+        state.measuredTime.compareExchange(
           expected: firstTime, desired: -1, ordering: .acquiringAndReleasing
         ).exchanged
       {
-        measuredTicks.store(pair.ticks, ordering: .relaxed)
-        measuredTime.store(pair.time, ordering: .releasing)
+        state.measuredTicks.store(pair.ticks, ordering: .relaxed)
+        state.measuredTime.store(pair.time, ordering: .releasing)
       }
       return pair.time
     }
     guard firstTime > 0, passed >= shortestMeasurement,
-      measuredTime.load(ordering: .relaxed) == firstTime
+      state.measuredTime.load(ordering: .relaxed) == firstTime
     else { return pair.time }
     let ticks = pair.ticks &- firstTicks
     let ratio = Double(passed) / Double(ticks)
     // A counter that stood still or went back, or one too slow to be worth it: the system's clock remains.
     guard ticks < 1 << 62, ratio < 1, ratio > 0.001 else {
-      trust.store(-1, ordering: .relaxed)
+      state.trust.store(-1, ordering: .relaxed)
       return pair.time
     }
     // Whoever is first decides; the rest follows from it, and may be written twice.
-    _ = rate.compareExchange(
+    _ = state.rate.compareExchange(
       expected: 0, desired: UInt64(ratio * (1 - caution) * wholeTick), ordering: .relaxed)
-    let known = Double(rate.load(ordering: .relaxed)) / wholeTick
-    windowTicks.store(UInt64(Double(windowTime) / known), ordering: .relaxed)
-    _ = readyTime.compareExchange(
+    let known = Double(state.rate.load(ordering: .relaxed)) / wholeTick
+    state.windowTicks.store(UInt64(Double(windowTime) / known), ordering: .relaxed)
+    _ = state.readyTime.compareExchange(
       expected: 0, desired: pair.time &+ settlingTime, ordering: .releasing)
     return pair.time
   }
 
   private static func isTrusted() -> Bool {
-    let known = trust.load(ordering: .relaxed)
+    let known = state.trust.load(ordering: .relaxed)
     if known != 0 { return known > 0 }
     let trusted = platform_counter_is_trusted() != 0
-    trust.store(trusted ? 1 : -1, ordering: .relaxed)
+    state.trust.store(trusted ? 1 : -1, ordering: .relaxed)
     return trusted
   }
 
@@ -196,28 +196,34 @@ enum Clock {
   /// False: the kernel does not trust the counter.
   static func select(_ source: ClockSource) -> Bool {
     if source == .counter && !isTrusted() { return false }
-    wantedSource.store(source.rawValue, ordering: .sequentiallyConsistent)
-    if source == .system { windowStart.store(0, ordering: .releasing) }
+    state.wantedSource.store(source.rawValue, ordering: .sequentiallyConsistent)
+    if source == .system { state.windowStart.store(0, ordering: .releasing) }
     return true
   }
 
   /// What the next reading takes.
   static var source: ClockSource {
-    windowStart.load(ordering: .relaxed) == 0 ? .system : .counter
+    state.windowStart.load(ordering: .relaxed) == 0 ? .system : .counter
   }
 }
 
-/// The counter at which the present offset was made; 0: the counter is not in use.
-private let windowStart = Atomic<UInt64>(0)
-private let clockOffset = Atomic<UInt64>(0)
-/// Nanoseconds a tick, in parts of 2^64.
-private let rate = Atomic<UInt64>(0)
-private let windowTicks = Atomic<UInt64>(0)
-private let wantedSource = Atomic<Int32>(0)
-/// 1: the kernel trusts the counter, -1: it does not, 0: not asked yet.
-private let trust = Atomic<Int32>(0)
-/// The first of the two readings; the time is 0 before, and -1 while they are written.
-private let measuredTicks = Atomic<UInt64>(0)
-private let measuredTime = Atomic<Int64>(0)
-/// From when on the counter may be used.
-private let readyTime = Atomic<Int64>(0)
+/// All that the clock remembers, in one place: where Swift's runtime makes a global at its first use (not in what
+/// ships), it does so once, and not in the child of a fork, where it could not.
+private struct ClockState: ~Copyable {
+  /// The counter at which the present offset was made; 0: the counter is not in use.
+  let windowStart = Atomic<UInt64>(0)
+  let offset = Atomic<UInt64>(0)
+  /// Nanoseconds a tick, in parts of 2^64.
+  let rate = Atomic<UInt64>(0)
+  let windowTicks = Atomic<UInt64>(0)
+  let wantedSource = Atomic<Int32>(0)
+  /// 1: the kernel trusts the counter, -1: it does not, 0: not asked yet.
+  let trust = Atomic<Int32>(0)
+  /// The first of the two readings; the time is 0 before, and -1 while they are written.
+  let measuredTicks = Atomic<UInt64>(0)
+  let measuredTime = Atomic<Int64>(0)
+  /// From when on the counter may be used.
+  let readyTime = Atomic<Int64>(0)
+}
+
+private let state = ClockState()
