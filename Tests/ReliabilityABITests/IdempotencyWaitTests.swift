@@ -146,48 +146,4 @@ import Testing
     #expect(descriptors.allSatisfy(isReadable))
     #expect(tickets.allSatisfy { cache.poll($0, 0).text == "result" })
   }
-
-  @Test func theChildOfAForkUsesTheCacheWhileOthersHoldItsLocks() {
-    let cache = CCache { $0.max_entries = 4096 }
-    let shared = Shared()
-    let workers = (0..<2).map { worker in
-      startThread {
-        var number = 0
-        while !shared.stop.load(ordering: .relaxed) {
-          number += 1
-          let answer = cache.begin("\(worker) \(number % 500)", agr_now_ns())
-          if answer.status == AGR_OK { _ = cache.fail(answer.lease, "", agr_now_ns()) }
-        }
-      }
-    }
-    let owner = cache.joinNow("inherited")
-    #expect(useInChild(cache.handle, from: 0) == 0)
-    for round in 1...30 {
-      let (handle, lease) = (cache.handle, owner.lease)
-      #expect(runInChild { useInChild(handle, from: UInt64(round) << 32, ending: lease) } == 0)
-    }
-    shared.stop.store(true, ordering: .relaxed)
-    for worker in workers { pthread_join(worker, nil) }
-    // What the children did was done to their copies.
-    #expect(cache.complete(owner.lease, "parent", agr_now_ns()) == AGR_OK)
-  }
-}
-
-/// What a child does with a cache; 0 if it all goes well. It was done once in the parent, because
-/// Swift's runtime makes what a type needs at its first use, under locks which a fork copies.
-private func useInChild(
-  _ cache: OpaquePointer, from start: UInt64, ending inherited: UInt64 = 0
-) -> Int32 {
-  var (lease, result) = (agr_lease(), agr_result())
-  var key = start | 1 << 63
-  while key & 0xff < 100 {
-    guard agr_idempotency_begin(cache, &key, 8, nil, 0, &lease, &result, nil) == AGR_OK,
-      agr_idempotency_complete(cache, lease.id, &key, 8, nil) == AGR_OK,
-      agr_idempotency_begin(cache, &key, 8, nil, 0, &lease, &result, nil) == AGR_REPLAY,
-      agr_idempotency_release(cache, result.pin, nil) == AGR_OK
-    else { return 1 }
-    key += 1
-  }
-  let status = agr_idempotency_complete(cache, inherited, nil, 0, nil)
-  return status == (inherited == 0 ? AGR_STALE : AGR_OK) ? 0 : 2
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Forks while four threads use every handle: the child uses them all, and destroys them. */
+ * Forks while four threads use every handle: the child uses them all, and destroys them. What its parent
+ * holds it holds too, as a copy. */
 #define _POSIX_C_SOURCE 200809L
 #include <autoglm_reliability.h>
 #include <pthread.h>
@@ -18,6 +19,7 @@ static agr_breaker *breaker;
 static agr_retry_budget *budget;
 static agr_idempotency *cache;
 static agr_policy *policy;
+static agr_lease inherited;
 static atomic_int broken;
 static atomic_bool stop;
 
@@ -124,6 +126,8 @@ static void child(int out, int number) {
     use_all(key, (size_t)snprintf(key, sizeof key, "k%d", (number + i) % 100));
     use_all(key, (size_t)snprintf(key, sizeof key, "child%d.%d", number, i));
   }
+  broken += agr_idempotency_complete(cache, inherited.id, "child", 5, NULL) != AGR_OK;
+  broken += agr_idempotency_complete(cache, inherited.id, "child", 5, NULL) != AGR_STALE;
   destroy_all();
   if (write(out, &random, sizeof random) != sizeof random) broken += 1;
   _exit(broken ? 1 : 0);
@@ -152,6 +156,7 @@ static void make_all(void) {
   CHECK(agr_retry_budget_create(&saving, &budget, NULL) == AGR_OK);
   agr_idempotency_config caching;
   agr_idempotency_config_init(&caching, sizeof caching);
+  caching.lease_ns = AGR_TIME_MAX_NS;
   caching.ttl_ns = 1000000; /* so that keys are executed again and again */
   CHECK(agr_idempotency_create(&caching, &cache, NULL) == AGR_OK);
   agr_policy_config composing;
@@ -166,7 +171,9 @@ static void make_all(void) {
 int main(void) {
   static uint64_t seen[2 * FORKS];
   pthread_t threads[THREADS];
+  agr_result result;
   make_all();
+  CHECK(agr_idempotency_begin(cache, "inherited", 9, NULL, 0, &inherited, &result, NULL) == AGR_OK);
   for (int i = 0; i < THREADS; ++i) CHECK(pthread_create(&threads[i], NULL, work, NULL) == 0);
   for (int i = 0; i < FORKS; ++i) {
     int ends[2], status = 0;
@@ -182,6 +189,8 @@ int main(void) {
   stop = 1;
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
   CHECK(broken == 0);
+  /* What the children did was done to their copies. */
+  CHECK(agr_idempotency_complete(cache, inherited.id, "parent", 6, NULL) == AGR_OK);
 
   /* Every number was drawn once, in whichever process. */
   qsort(seen, 2 * FORKS, sizeof seen[0], ascending);
