@@ -200,6 +200,22 @@ import Testing
     #expect(delays(7) != delays(8))
   }
 
+  @Test("The retries that a rule allows are each call's own, also where another call was before")
+  func retriesOfARule() {
+    let rig = Rig()
+    rig.retry.backoff.max_attempts = 0
+    rig.build()
+    for _ in 0..<3 {
+      var step = rig.begin()
+      for _ in 0..<2 {
+        step = rig.end(rig.outcome(http: 503))
+        #expect(step.kind == AGR_STEP_WAIT)
+        step = rig.wait(step)
+      }
+      #expect(rig.end(rig.outcome(http: 503)).reason == AGR_REASON_ATTEMPTS_EXHAUSTED)
+    }
+  }
+
   @Test("No more calls than max_calls are alive")
   func callsAreBounded() {
     let rig = Rig()
