@@ -46,7 +46,7 @@ extension IdempotencyShard {
       }
       cleared &+= 1
     }
-    guard let bytes = platform_allocate(key.count) else {
+    guard let bytes = platform_allocate_block(key.count) else {
       shared.releaseBytes(key.count)
       shared.releaseEntry()
       throw .memory

@@ -15,7 +15,7 @@ package struct ResultBlock: BitwiseCopyable {
   package static func make(
     _ data: UnsafeRawPointer?, _ length: Int, _ state: KeyState
   ) -> ResultBlock? {
-    guard let base = platform_allocate(headerBytes &+ length) else { return nil }
+    guard let base = platform_allocate_block(headerBytes &+ length) else { return nil }
     base.storeBytes(of: 1, as: UInt64.self)
     base.storeBytes(of: length, toByteOffset: 8, as: Int.self)
     base.storeBytes(of: state.rawValue, toByteOffset: 16, as: UInt8.self)
