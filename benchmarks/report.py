@@ -182,16 +182,24 @@ def clock(seen: Results) -> str:
 def long_row(seen: Results) -> list[str]:
     ns = seen["pair_ns"]
     begin, end = sum(ns[:5]) / 5, sum(ns[-5:]) / 5
+    quick_begin, quick_end = min(seen["quick_ns"][:5]), min(seen["quick_ns"][-5:])
     resident = " → ".join(f"{kib / 1024:.0f}" for kib in seen["resident_kib"])
     return [
-        str(seen["threads"]), f"{seen['pairs']:,}", f"{begin:.0f}", f"{end:.0f}", f"{begin / end:.2f}",
-        f"{seen['longest_cpu_ns'] / 1e6:.2f}", f"{seen['longest_ns'] / 1e6:.1f}", f"{resident} MiB",
-    ]  # fmt: skip
+        str(seen["threads"]),
+        f"{seen['pairs']:,}",
+        f"{begin:.0f} / {quick_begin:.0f}",
+        f"{end:.0f} / {quick_end:.0f}",
+        f"{begin / end:.2f} / {quick_begin / quick_end:.2f}",
+        f"{seen['longest_cpu_ns'] / 1e6:.2f}",
+        f"{seen['control_longest_cpu_ns'] / 1e6:.2f}",
+        f"{seen['longest_ns'] / 1e6:.0f} ({seen['control_longest_ns'] / 1e6:.0f})",
+        f"{resident} MiB",
+    ]
 
 
 def long(seen: Results) -> str:
-    head = ("threads", "pairs", "first quarter, ns of CPU a pair", "last quarter", "throughput, last / first",
-            "longest call, ms of CPU at most", "longest by the wall, ms", "resident")  # fmt: skip
+    head = ["threads", "pairs", "first quarter, ns a pair", "last quarter", "throughput, last / first"]
+    head += ["longest call, ms of CPU", "(counting only)", "by the wall (counting only)", "resident"]
     return table(head, (long_row(seen[threads]) for threads in sorted(seen)))
 
 

@@ -18,7 +18,8 @@
 
 enum { BENCH_MOST = 64, BENCH_ROUNDS_MOST = 101, BENCH_THREADS_MOST = 8, BENCH_TRIES = 5 };
 #define BENCH_ROUND_NS INT64_C(2000000)
-/* For what touches so much memory that it must first be fetched into the caches, as it would be in use. */
+/* For what touches so much memory that it must first be fetched into the caches, as it would be in use; and for
+ * what needs a while to become as quick as it stays. */
 #define BENCH_LARGE_ROUND_NS INT64_C(20000000)
 
 typedef struct bench {

@@ -191,8 +191,8 @@ int main(int count, char **arguments) {
   bench_add("breaker.clock", breaker_clock, 1);
   bench_add_large("keyed.100k", keyed_100k, 1);
   bench_add_large("keyed.1m", keyed_1m, 1);
-  bench_add("idempotency.hot", replay_hot, 1);
-  bench_add("idempotency.hot.clock", replay_hot_clock, 1);
+  bench_add_large("idempotency.hot", replay_hot, 1);
+  bench_add_large("idempotency.hot.clock", replay_hot_clock, 1);
   bench_add_large("idempotency.100k", replay_100k, 1);
   bench_add("backoff", backoff_delay, 1);
   bench_add("policy", policy_call, 1);

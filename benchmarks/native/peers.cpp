@@ -179,8 +179,8 @@ int main(int count, char** arguments) {
             [](int64_t n, int t) { keyed(absl_small, hundred_thousand, n, t); }, 1);
   bench_add_large("peer.absl.keyed.1m.absl_mutex",
             [](int64_t n, int t) { keyed(absl_large, million, n, t); }, 1);
-  bench_add("peer.absl.cache.hot", hot, 1);
-  bench_add("peer.absl.cache.hot.clock", hot_clock, 1);
+  bench_add_large("peer.absl.cache.hot", hot, 1);
+  bench_add_large("peer.absl.cache.hot.clock", hot_clock, 1);
   bench_add_large("peer.absl.cache.100k", cold, 1);
   bench_add_large("peer.absl.keyed.100k.2", [](int64_t n, int t) { keyed(std_small, hundred_thousand, n, t); }, 2);
   bench_add_large("peer.absl.cache.100k.2", cold, 2);
