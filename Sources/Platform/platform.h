@@ -59,6 +59,9 @@ static inline uint64_t platform_counter_ordered(void) {
   return platform_counter();
 }
 
+/* What a system call would say of something that this machine does not have. */
+static const int32_t platform_not_supported = ENOTSUP;
+
 /* Whether the kernel itself takes its time from the counter, and lets this process read it. */
 static inline int platform_counter_is_trusted(void) {
 #if defined(__x86_64__)

@@ -44,7 +44,9 @@ public func agr_clock_select(
       throw .argument("source", "must be AGR_CLOCK_AUTO, _SYSTEM or _COUNTER")
     }
     guard Clock.select(wanted) else {
-      throw Failure(.system, "source", "the kernel does not trust the processor's counter")
+      throw Failure(
+        .system, "source", "the kernel does not trust the processor's counter",
+        systemError: platform_not_supported)
     }
     return AGR_OK
   }

@@ -93,7 +93,8 @@ enum {
 
 /* Chooses, for the whole process. COUNTER is AUTO that is refused where AUTO would mean the system. The time
  * may step back by AGR_CLOCK_LAG_NS for threads that read it during the call.
- * Errors  AGR_ERR_ARGUMENT; AGR_ERR_SYSTEM: the kernel does not trust the counter, or forbids it. */
+ * Errors  AGR_ERR_ARGUMENT; AGR_ERR_SYSTEM (ENOTSUP): the kernel does not trust the counter, or
+ *         forbids it. */
 agr_status agr_clock_select(int32_t source, agr_error *error);
 
 /* What the next reading takes: AGR_CLOCK_SYSTEM or AGR_CLOCK_COUNTER. */
