@@ -76,6 +76,7 @@ PROGRAMS = [
     ["test_clock"],
     ["test_signals"],
     ["test_time_source"],
+    ["test_slewed_clock"],
     ["test_forks"],
 ]
 
