@@ -15,8 +15,8 @@ PAGE = ROOT / "docs" / "performance.md"
 
 
 def time(ns: float) -> str:
-    if ns >= 1e5:
-        return f"{ns / 1e6:.2f} ms"
+    if ns >= 2e4:
+        return f"{ns / 1e6:.3f} ms"
     return f"{ns:.0f}" if ns >= 100 else f"{ns:.1f}"
 
 
@@ -34,7 +34,7 @@ def number(seen: Verdict, value: float) -> str:
     if goal.ours.startswith("bytes."):
         return f"{value:.1f} B"
     if goal.kind == "value":
-        return time(value) + ("" if value >= 1e5 else " ns")
+        return time(value) + ("" if value >= 2e4 else " ns")
     if goal.kind == "above":
         return f"{value:+.1f} ns"
     return f"{value:.3f}" if value < 0.2 else f"{value:.2f}"
