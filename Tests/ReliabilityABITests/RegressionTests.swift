@@ -46,6 +46,27 @@ import Testing
     #expect(next.kind == AGR_STEP_ATTEMPT)
   }
 
+  @Test("What a smaller capacity cut does not come back by a cancellation after it grew again")
+  func capacityInBetween() {
+    var config = agr_limiter_config()
+    agr_limiter_config_init(&config, UInt32(MemoryLayout<agr_limiter_config>.size))
+    config.capacity = 10
+    config.refill_tokens = 0
+    var limiter: OpaquePointer?
+    #expect(agr_limiter_create_at(&config, 0, &limiter, nil) == 0)
+    defer { agr_limiter_destroy(limiter) }
+    var reserved = agr_reservation()
+    #expect(agr_limiter_reserve_at(limiter, 5, 0, 0, &reserved, nil, nil) == 0)
+    for capacity: Int64 in [2, 10] {
+      config.capacity = capacity
+      #expect(agr_limiter_reconfigure_at(limiter, &config, 0, nil) == 0)
+    }
+    #expect(agr_limiter_cancel_at(limiter, reserved.permit, 0, nil) == 0)
+    var available: Int64 = -1
+    #expect(agr_limiter_available_at(limiter, 0, &available, nil) == 0)
+    #expect(available == 2)
+  }
+
   @Test("A rule's count of retries is kept beyond 255")
   func manyRetries() {
     let rig = Rig()

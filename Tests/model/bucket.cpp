@@ -112,6 +112,10 @@ void Bucket::change(const Rate& rate, int64_t time, std::vector<Charge*> charges
   level_ = after - (available >= 0 ? size : -size);
   for (Charge* charge : charges) {
     charge->changes += 1;
+    if (charge->changes == 1) charge->capacity = rate_.capacity;
+    // A smaller capacity in between has cut what would have been there without the charge.
+    if (charge->changes == 2 && rate_.capacity < charge->capacity && rate_.capacity < rate.capacity)
+      charge->level = kNowhere;
     if (charge->level == kNowhere) continue;
     const Wide distance = charge->level - before;
     const Wide moved = scaled(distance >= 0 ? distance : -distance);

@@ -39,6 +39,8 @@ struct Charge {
   Wide level = 0;
   /// Debt that changes of rate forgave.
   Wide forgiven = 0;
+  /// The capacity at the time.
+  int64_t capacity = 0;
   int changes = 0;
   size_t use = 0;
 };

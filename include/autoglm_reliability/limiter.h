@@ -93,7 +93,8 @@ agr_status agr_limiter_reserve_at(agr_limiter *limiter, int64_t tokens, int64_t 
 
 /* Gives a reservation back, as far as that promises no token twice: not what the bucket has refilled
  * since, which would have spilled over; not what others have reserved behind it, who keep their wait;
- * and nothing once the limiter was reconfigured more than twice since, or once and another's came back.
+ * and nothing once the limiter was reconfigured more than twice since, or once and another's came back,
+ * or to a smaller capacity and then to a greater one.
  * Where threads reserve and give back in the same instant less may come back; never where refill_tokens is 0.
  * Answers     AGR_OK, AGR_STALE.  Errors  AGR_ERR_ARGUMENT.
  * Complexity  O(1); where tokens come back O(the most reservations that were open at a time). */

@@ -189,6 +189,13 @@ package struct TokenBucket: ~Copyable {
   /// was forgiven then.
   private func translate(_ charge: Charge, to epoch: UInt64) -> (level: Int64, forgiven: Int64)? {
     guard epoch &- charge.epoch <= 2 else { return nil }
+    if epoch &- charge.epoch == 2 {
+      // A smaller capacity in between has cut what would have been there without the charge.
+      let between = rate(at: TokenBucket.word(of: charge.epoch &+ 1)).capacity
+      let before = rate(at: TokenBucket.word(of: charge.epoch)).capacity
+      let after = rate(at: TokenBucket.word(of: epoch)).capacity
+      if between < before && between < after { return nil }
+    }
     var level = charge.level
     var forgiven: Int64 = 0
     var number = charge.epoch

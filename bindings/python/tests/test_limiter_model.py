@@ -33,6 +33,7 @@ class LimiterModel(RuleBasedStateMachine):
         self.capacity = capacity * self.unit
         self.spent = self.full
         self.configured = 0
+        self.capacities = [self.capacity]
         self.open: list[tuple[Reservation, int, int]] = []
 
     def flowed(self) -> int:
@@ -91,6 +92,10 @@ class LimiterModel(RuleBasedStateMachine):
         def give_back(tokens: int) -> None:
             if self.configured - configured > 2:
                 return
+            if self.configured - configured == 2:
+                before, between, after = self.capacities[configured:]
+                if between < min(before, after):
+                    return
             level = max(self.spent, self.full)
             kept = min(tokens * self.unit, self.capacity, max(0, spent - self.full))
             behind = max(0, level - max(spent, self.flowed()))
@@ -134,6 +139,7 @@ class LimiterModel(RuleBasedStateMachine):
         self.capacity = capacity * self.unit
         self.spent = max(self.spent, self.full)
         self.configured += 1
+        self.capacities.append(self.capacity)
 
     @invariant()
     def available_is_what_the_model_has(self) -> None:
