@@ -25,13 +25,18 @@ package struct SipHash {
         offset &+= 8
       }
     }
+    let rest = UInt64(truncatingIfNeeded: count &- offset)
     var last = UInt64(truncatingIfNeeded: count) &<< 56
-    if let bytes {
-      var shift: UInt64 = 0
-      while offset < count {
-        last |= UInt64(bytes.load(fromByteOffset: offset, as: UInt8.self)) &<< shift
-        offset &+= 1
-        shift &+= 8
+    if let bytes, rest > 0 {
+      if count >= 8 {
+        // The rest is the end of the last eight bytes.
+        let end = bytes.loadUnaligned(fromByteOffset: count &- 8, as: UInt64.self)
+        last |= UInt64(littleEndian: end) &>> (64 &- 8 &* rest)
+      } else {
+        for index in 0..<count {
+          let byte = bytes.load(fromByteOffset: index, as: UInt8.self)
+          last |= UInt64(byte) &<< UInt64(truncatingIfNeeded: index &* 8)
+        }
       }
     }
     state.compress(last)
