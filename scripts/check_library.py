@@ -24,7 +24,7 @@ OTHER_ALLOCATORS = r"(?:m|c|re|v|pv|aligned_)alloc|reallocarray|memalign|strn?du
 SIZE_LIMIT = 400_000
 LOAD_LIMIT_NS = 1_000_000
 
-# Bounds and conversions of which the compiler did not see that they hold, reviewed: 138 of them, some
+# Bounds and conversions of which the compiler did not see that they hold: 138 of them, some
 # several times because of inlining. Arithmetic that neither wraps nor saturates adds to them, and would
 # end the host process.
 TRAP_LIMIT = 150

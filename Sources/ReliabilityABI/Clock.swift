@@ -1,4 +1,5 @@
 import Platform
+import ReliabilityCore
 import Synchronization
 
 // The clock of every function that is not told the time: CLOCK_MONOTONIC's scale, read from the processor's
@@ -32,9 +33,9 @@ func now() -> Int64 { Clock.read(ordered: false) }
 func systemNow() -> Int64 { platform_monotonic_ns() }
 
 enum Clock {
-  /// How far the rate is taken too low: 500 ppm is what the system's clock may have been disciplined by when it
+  /// How far the rate is taken too low, in millionths: 500 are what the system's clock may have been disciplined by when it
   /// was measured, 500 ppm the other way when it is used, and some for the measurement.
-  private static let caution = 1100e-6
+  private static let caution: Int64 = 1100
   /// How long an offset is good for.
   private static let windowTime: Int64 = 1_000_000
   /// Over how long the rate is measured: long enough to be exact, and hardly with a suspension in it.
@@ -42,7 +43,6 @@ enum Clock {
   private static let longestMeasurement: Int64 = 10_000_000_000
   /// From the measurement until the counter is used: whoever found no rate has returned by then.
   private static let settlingTime: Int64 = 1_000_000_000
-  private static let wholeTick = 18_446_744_073_709_551_616.0
   /// How far a reading of both clocks may lie apart, in windows.
   private static let pairingShare: UInt64 = 64
 
@@ -167,17 +167,19 @@ enum Clock {
       state.measuredTime.load(ordering: .relaxed) == firstTime
     else { return pair.time }
     let ticks = pair.ticks &- firstTicks
-    let ratio = Double(passed) / Double(ticks)
+    let slow = UInt64(bitPattern: passed &- passed / 1_000_000 &* caution)
     // A counter that stood still or went back, or one too slow to be worth it: the system's clock remains.
-    guard ticks < 1 << 62, ratio < 1, ratio > 0.001 else {
+    guard ticks > slow, ticks < 1 << 60,
+      let window = WideMath.multiplyDivide(
+        UInt64(bitPattern: windowTime), ticks, by: UInt64(bitPattern: passed))
+    else {
       state.trust.store(-1, ordering: .relaxed)
       return pair.time
     }
-    // Whoever is first decides; the rest follows from it, and may be written twice.
+    // Whoever is first decides.
     _ = state.rate.compareExchange(
-      expected: 0, desired: UInt64(ratio * (1 - caution) * wholeTick), ordering: .relaxed)
-    let known = Double(state.rate.load(ordering: .relaxed)) / wholeTick
-    state.windowTicks.store(UInt64(Double(windowTime) / known), ordering: .relaxed)
+      expected: 0, desired: TimeRatio(slow, ticks).reciprocal, ordering: .relaxed)
+    _ = state.windowTicks.compareExchange(expected: 0, desired: window, ordering: .relaxed)
     _ = state.readyTime.compareExchange(
       expected: 0, desired: pair.time &+ settlingTime, ordering: .releasing)
     return pair.time

@@ -170,23 +170,24 @@ public func agr_policy_snapshot_read(
     let policy = try policyHandle(policy)
     let out = try checkOutput(out_snapshot, "out_snapshot")
     var value = agr_policy_snapshot()
+    let counted = policy.pointee.pool.counted()
     value.calls_alive = UInt32(truncatingIfNeeded: policy.pointee.pool.aliveCount)
-    value.calls = policy.pointee.counted(.calls)
-    value.attempts = policy.pointee.counted(.attempts)
-    value.retries = policy.pointee.counted(.retries)
-    value.succeeded = policy.pointee.counted(.succeeded)
-    value.replayed = policy.pointee.counted(.replayed)
-    value.joined = policy.pointee.counted(.joined)
-    value.fallbacks = policy.pointee.counted(.fallbacks)
-    value.failed = policy.pointee.counted(.failed)
-    value.refused_limiter = policy.pointee.counted(.refusedLimiter)
-    value.refused_breaker = policy.pointee.counted(.refusedBreaker)
-    value.refused_budget = policy.pointee.counted(.refusedBudget)
-    value.refused_deadline = policy.pointee.counted(.refusedDeadline)
-    value.refused_other = policy.pointee.counted(.refusedOther)
-    value.abandoned = policy.pointee.counted(.abandoned)
-    value.observed = policy.pointee.counted(.observed)
-    value.backoff_ns = policy.pointee.counted(.backoff)
+    value.calls = counted[Policy.Counter.calls.rawValue]
+    value.attempts = counted[Policy.Counter.attempts.rawValue]
+    value.retries = counted[Policy.Counter.retries.rawValue]
+    value.succeeded = counted[Policy.Counter.succeeded.rawValue]
+    value.replayed = counted[Policy.Counter.replayed.rawValue]
+    value.joined = counted[Policy.Counter.joined.rawValue]
+    value.fallbacks = counted[Policy.Counter.fallbacks.rawValue]
+    value.failed = counted[Policy.Counter.failed.rawValue]
+    value.refused_limiter = counted[Policy.Counter.refusedLimiter.rawValue]
+    value.refused_breaker = counted[Policy.Counter.refusedBreaker.rawValue]
+    value.refused_budget = counted[Policy.Counter.refusedBudget.rawValue]
+    value.refused_deadline = counted[Policy.Counter.refusedDeadline.rawValue]
+    value.refused_other = counted[Policy.Counter.refusedOther.rawValue]
+    value.abandoned = counted[Policy.Counter.abandoned.rawValue]
+    value.observed = counted[Policy.Counter.observed.rawValue]
+    value.backoff_ns = counted[Policy.Counter.backoff.rawValue]
     writeStructure(value, to: out)
     return AGR_OK
   }

@@ -74,7 +74,7 @@ const char *agr_status_name(agr_status status);
 /* The time, as every function without _at reads it, on the scale of CLOCK_MONOTONIC. [ns]
  *
  * Where the kernel itself takes its time from the processor's counter (x86: an invariant TSC, and clocksource
- * tsc; ARM: the generic timer), the library reads that counter, which is quicker than a clock_gettime, from
+ * tsc; ARM: the generic timer), the library reads that counter itself, from
  * about a second after it was first asked for the time on. This clock never steps back, in no thread, and is
  * never ahead of CLOCK_MONOTONIC; it is behind it by less than AGR_CLOCK_LAG_NS, as it is set by it again
  * after every millisecond. (While the system's clock is slewed by more than 500 ppm it may be ahead, by what

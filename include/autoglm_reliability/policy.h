@@ -304,7 +304,7 @@ typedef struct agr_policy_snapshot {
   uint64_t backoff_ns;       /* waits asked for between attempts, in all */
 } agr_policy_snapshot;
 
-/* Errors  AGR_ERR_ARGUMENT. */
+/* Errors  AGR_ERR_ARGUMENT.  Complexity  O(max_calls). */
 agr_status agr_policy_snapshot_read(const agr_policy *policy, agr_policy_snapshot *out_snapshot,
                                     agr_error *error);
 

@@ -171,18 +171,20 @@ struct CallPool: ~Copyable {
     tally.pointee.store(tally.pointee.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
   }
 
-  /// What all calls have counted.
-  func counted(_ counter: Int) -> UInt64 {
-    var sum: UInt64 = 0
+  /// What all calls have counted, in one pass over their places.
+  func counted() -> InlineArray<16, UInt64> {
+    var sums = InlineArray<16, UInt64>(repeating: 0)
     for chunk in 0..<chunks.count {
       guard let memory = UnsafeMutableRawPointer(bitPattern: UInt(chunks.loadAcquiring(chunk)))
       else { continue }
       for slot in 0..<CallPool.chunkSize {
         let call: Handle<Call> = uncheckedHandle(OpaquePointer(memory + slot &* CallPool.stride))
-        sum &+= CallPool.tally(call, counter).pointee.load(ordering: .relaxed)
+        for counter in 0..<16 {
+          sums[counter] &+= CallPool.tally(call, counter).pointee.load(ordering: .relaxed)
+        }
       }
     }
-    return sum
+    return sums
   }
 
   private func grow() throws(Failure) {

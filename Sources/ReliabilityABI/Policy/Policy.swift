@@ -110,8 +110,6 @@ struct Policy: ~Copyable {
     CallPool.count(call, counter.rawValue, amount)
   }
 
-  func counted(_ counter: Counter) -> UInt64 { pool.counted(counter.rawValue) }
-
   /// A record of what happened to a call.
   @inline(__always)
   func note(_ call: Handle<Call>, _ kind: CallEvent.Kind, _ change: (inout CallEvent) -> Void) {

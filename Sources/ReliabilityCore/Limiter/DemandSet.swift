@@ -26,7 +26,7 @@ package enum DemandSet {
   package static func take(
     count: Int, now: Int64, failedAt: inout Int, _ demand: (Int) -> Demand
   ) throws(Failure) -> Refusal? {
-    var charges = InlineArray<4, Charge>(repeating: Charge(tokens: 0, level: 0, epoch: 0))
+    var charges = InlineArray<4, Charge>(repeating: .none)
     var taken = 0
     var refusal: Refusal?
     do throws(Failure) {

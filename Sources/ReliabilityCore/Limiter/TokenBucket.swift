@@ -140,9 +140,9 @@ package struct TokenBucket: ~Copyable {
     }
   }
 
-  /// Gives back `tokens` of an earlier charge, which is that of `permit` if there is one, as far as that promises nothing twice: not what the bucket
-  /// has refilled meanwhile (had it not been taken, it would have spilled over when it was full), nor
-  /// what others have reserved behind it, who keep their wait, nor debt that a change of rate forgave. Once
+  /// Gives back `tokens` of an earlier charge, which is that of `permit` if there is one, as far as that
+  /// promises nothing twice: not what the bucket has refilled meanwhile (had it not been taken, it would have
+  /// spilled over when it was full), nor what others have reserved behind it, who keep their wait, nor debt that a change of rate forgave. Once
   /// more than two changes of rate lie between, none of it is known, and nothing comes back.
   ///
   /// The level falls by that. What was reserved above lies no higher from then on: how far its bucket would

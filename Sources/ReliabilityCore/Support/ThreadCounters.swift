@@ -10,22 +10,20 @@ import Synchronization
 package struct ThreadCounters: ~Copyable {
   package static let maximumCount = 3
 
-  private static let rows = 16
-  private static let stride = 8
   private static let owned = 1
   private static let shared = 4
 
   private let words: AtomicWords
 
   package init() throws(Failure) {
-    words = try AtomicWords(count: ThreadCounters.rows &* ThreadCounters.stride)
+    words = try AtomicWords(count: ThreadRows.count &* ThreadRows.stride)
   }
 
   /// Adds one to a counter below `maximumCount`.
   @inline(__always)
   package func increment(_ counter: Int) {
     let thread = platform_thread()
-    let row = ThreadCounters.row(of: thread)
+    let row = ThreadRows.start(of: thread)
     guard words.load(row) == thread else { return incrementShared(counter, row, thread) }
     let place = row &+ ThreadCounters.owned &+ counter
     words.store(place, words.load(place) &+ 1)
@@ -47,15 +45,8 @@ package struct ThreadCounters: ~Copyable {
     while row < words.count {
       sum &+= words.load(row &+ ThreadCounters.owned &+ counter)
       sum &+= words.load(row &+ ThreadCounters.shared &+ counter)
-      row &+= ThreadCounters.stride
+      row &+= ThreadRows.stride
     }
     return sum
-  }
-
-  /// Where a thread's row begins. Identities are addresses, whose low bits and high bits are alike.
-  @inline(__always)
-  private static func row(of thread: UInt64) -> Int {
-    let mixed = thread &* 0x9E37_79B9_7F4A_7C15
-    return Int(truncatingIfNeeded: mixed &>> 60) &* stride
   }
 }
