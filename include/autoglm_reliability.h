@@ -3,8 +3,8 @@
  * libautoglm_reliability: stay up while serving or calling an LLM.
  *
  * One include gives the whole C interface: backoff and retry rules, retry budget, circuit breaker,
- * token-bucket limiter (one bucket, several as one, one per key), idempotency cache, and a policy
- * that composes them. This file states the conventions; a function's own block states only what
+ * token-bucket limiter (one bucket, several as one, one per key), idempotency cache, a policy that
+ * composes them, and stores in which their state can lie. This file states the conventions; a function's own block states only what
  * differs from them.
  *
  * Statuses.  A fallible function returns agr_status. AGR_OK is 0. A positive status is an answer
@@ -60,5 +60,7 @@
 #include "autoglm_reliability/limiter.h"
 #include "autoglm_reliability/idempotency.h"
 #include "autoglm_reliability/policy.h"
+#include "autoglm_reliability/store_driver.h"
+#include "autoglm_reliability/store.h"
 
 #endif

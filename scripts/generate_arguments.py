@@ -23,9 +23,9 @@ NUMBERS = {
     "c_double": "KIND_DOUBLE",
 }
 # The model knows a handle as a pointer; its name says of what kind.
-HANDLES = {"idempotency", "breaker", "budget", "limiters", "limiter", "cache", "policy", "call"}
+HANDLES = {"idempotency", "breaker", "budget", "limiters", "limiter", "cache", "policy", "call", "store"}
 BYTES = {"key", "fingerprint", "data", "cache_key", "result", "trace_id", "text", "fallback_data"}
-BYTES |= {"user_data", "buffer"}
+BYTES |= {"user_data", "buffer", "self", "space", "context", "name"}
 
 
 class Unknown(Exception):

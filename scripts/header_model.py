@@ -66,6 +66,7 @@ class Headers:
     constants: list[tuple[str, int]] = field(default_factory=list)
     structs: list[Struct] = field(default_factory=list)
     callbacks: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)  # structs and callbacks, in their order
     functions: list[Function] = field(default_factory=list)
 
 
@@ -132,6 +133,7 @@ class _Reader:
             arguments = [self._argument(p)[1] for p in target.type.args.params]
             result = self._type(target.type.type, parameter=True)
             self.headers.callbacks.append((node.name, result.ctypes, arguments))
+            self.headers.types.append(node.name)
             self.aliases[node.name] = CType(node.name, "object")
         elif isinstance(target.type, c_ast.Struct):
             if target.type.decls is None:
@@ -139,6 +141,7 @@ class _Reader:
             else:
                 fields = [(d.name, self._type(d.type)) for d in target.type.decls]
                 self.headers.structs.append(Struct(node.name, fields))
+                self.headers.types.append(node.name)
                 self.aliases[node.name] = CType(node.name, node.name)
         elif node.name not in SCALARS:
             self.aliases.setdefault(node.name, self._named(target.type))

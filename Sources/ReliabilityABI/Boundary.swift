@@ -25,6 +25,7 @@ enum HandleKind: UInt64 {
   case idempotency = 0x6167_725f_6964_656d
   case policy = 0x6167_725f_706f_6c69
   case call = 0x6167_725f_6361_6c6c
+  case store = 0x6167_725f_7374_6f72
 }
 
 /// What lies before an engine in memory.
@@ -177,7 +178,7 @@ extension Failure {
 }
 
 /// Copies a text into a fixed array, cut to fit, and ends it with NUL.
-private func copyText(_ text: StaticString, _ into: UnsafeMutableRawBufferPointer) {
+func copyText(_ text: StaticString, _ into: UnsafeMutableRawBufferPointer) {
   let count = min(text.utf8CodeUnitCount, into.count &- 1)
   guard let base = into.baseAddress, count >= 0 else { return }
   memcpy(base, text.utf8Start, count)
@@ -230,6 +231,14 @@ func readStructure<T: BitwiseCopyable>(
   // The usual case, a caller of this very version, of which nothing has to be put together.
   if Int(size) == MemoryLayout<T>.size { return pointer.pointee }
   return try readPrefix(pointer, size, defaults())
+}
+
+/// A driver's functions; a longer table is of a later version, whose further functions are left alone.
+func readTable(_ table: UnsafePointer<agr_store_api>) throws(Failure) -> agr_store_api {
+  try checkSize(table.pointee.struct_size, "struct_size")
+  var known = agr_store_api()
+  memcpy(&known, table, min(MemoryLayout<agr_store_api>.size, Int(table.pointee.struct_size)))
+  return known
 }
 
 /// A structure of an earlier or a later version.

@@ -46,6 +46,22 @@ import Testing
       defer { agr_idempotency_destroy(cache) }
       return agr_idempotency_create($0, &cache, nil)
     },
+    subject("store", agr_store_config.self, { agr_store_config_init($0, $1) }) {
+      (config: UnsafeMutablePointer<agr_store_config>) in
+      var store: OpaquePointer?
+      defer { agr_store_destroy(store) }
+      var functions = agr_store_api()
+      functions.struct_size = UInt32(MemoryLayout<agr_store_api>.size)
+      functions.ping = { _, _, _ in 0 }
+      functions.destroy = { _ in }
+      return "test".withCString { name in
+        functions.name = name
+        return withUnsafePointer(to: functions) { api in
+          var driver = agr_store_driver(api: api, self: nil)
+          return agr_store_create(&driver, config, &store, nil)
+        }
+      }
+    },
     subject("policy", agr_policy_config.self, { agr_policy_config_init($0, $1) }) {
       var policy: OpaquePointer?
       defer { agr_policy_destroy(policy) }

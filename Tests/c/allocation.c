@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "../store/stub.h"
 #include "operations.h"
 
 static agr_error error;
@@ -85,11 +86,17 @@ static agr_status create_policy(void **out) {
   return agr_policy_create(&config, (agr_policy **)out, &error);
 }
 
+static agr_status create_store(void **out) {
+  const agr_store_driver driver = {&stub_api, NULL};
+  return agr_store_create(&driver, NULL, (agr_store **)out, &error);
+}
+
 static void destroy_limiter(void *made) { agr_limiter_destroy(made); }
 static void destroy_keyed(void *made) { agr_keyed_limiter_destroy(made); }
 static void destroy_breaker(void *made) { agr_breaker_destroy(made); }
 static void destroy_budget(void *made) { agr_retry_budget_destroy(made); }
 static void destroy_cache(void *made) { agr_idempotency_destroy(made); }
+static void destroy_store(void *made) { agr_store_destroy(made); }
 static void destroy_policy(void *made) { agr_policy_destroy(made); }
 
 static const struct maker makers[] = {
@@ -102,6 +109,7 @@ static const struct maker makers[] = {
     {"agr_retry_budget_create_at", create_budget_at, destroy_budget},
     {"agr_idempotency_create", create_cache, destroy_cache},
     {"agr_policy_create", create_policy, destroy_policy},
+    {"agr_store_create", create_store, destroy_store},
 };
 
 static int is_no_memory(agr_status status) {

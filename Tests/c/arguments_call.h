@@ -158,6 +158,17 @@ static void prepare_request(struct call *call, agr_request *request) {
   request->cache_key_length = request->trace_id_length = KEY_LENGTH;
 }
 
+static void prepare_driver(struct call *call, agr_store_driver *driver, int parameter) {
+  struct object *object =
+      add_object(call, structure_index("agr_store_api"), 1, (void **)(void *)&driver->api);
+  object->parameter = parameter;
+  object->is_input = 1;
+  agr_store_api *api = (agr_store_api *)object->memory;
+  *api = stub_api;
+  api->name = place_bytes(call, "test", 5, 5);
+  driver->self = NULL;
+}
+
 static void prepare_outcome(struct call *call, agr_outcome *outcome) {
   agr_outcome_init(outcome, sizeof *outcome);
   outcome->error_class = AGR_CLASS_TRANSIENT;
@@ -187,6 +198,10 @@ static void prepare_input(struct call *call, struct object *object, int paramete
     add_rules(call, memory, parameter);
   } else if (is(name, "agr_policy_config"))
     prepare_policy(call, memory, parameter);
+  else if (is(name, "agr_store_driver"))
+    prepare_driver(call, memory, parameter);
+  else if (is(name, "agr_store_config"))
+    agr_store_config_init(memory, sizeof(agr_store_config));
   else if (is(name, "agr_request"))
     prepare_request(call, memory);
   else if (is(name, "agr_outcome"))
@@ -241,6 +256,7 @@ static void *good_handle(const struct world *world, const char *function, const 
   if (is(name, "cache")) return world->cache;
   if (is(name, "policy")) return world->policy;
   if (is(name, "call")) return world->call;
+  if (is(name, "store")) return world->store;
   abort();
 }
 

@@ -35,7 +35,7 @@ static void clean(struct call *call, int32_t status) {
   if ((uintptr_t)good != call->values[0]) return; /* one of another kind stays */
   void **handles[] = {(void **)&world->limiter, (void **)&world->keyed, (void **)&world->breaker,
                       (void **)&world->budget,  (void **)&world->cache, (void **)&world->policy,
-                      (void **)&world->call};
+                      (void **)&world->call,    (void **)&world->store};
   for (int i = 0; i < COUNT(handles); ++i) {
     if (*handles[i] == good) *handles[i] = NULL;
   }

@@ -6,6 +6,7 @@
 #include <autoglm_reliability.h>
 #include <string.h>
 
+#include "../store/stub.h"
 #include "check.h"
 
 struct world {
@@ -15,6 +16,7 @@ struct world {
   agr_breaker *breaker;
   agr_retry_budget *budget;
   agr_idempotency *cache;
+  agr_store *store;
   agr_policy *policy;
   agr_call *call; /* its attempt is under way */
   uint64_t reservation, keyed_reservation, permit;
@@ -101,6 +103,11 @@ static void make_parts(struct world *world) {
   MUST(agr_idempotency_create(&cache, &world->cache, NULL));
 }
 
+static void make_store(struct world *world) {
+  const agr_store_driver driver = {&stub_api, NULL};
+  MUST(agr_store_create(&driver, NULL, &world->store, NULL));
+}
+
 /* Permits, a lease, tickets with and without an answer, a pin. */
 static void use_parts(struct world *world) {
   agr_reservation reservation;
@@ -135,6 +142,7 @@ static void world_make(struct world *world) {
   memset(world, 0, sizeof *world);
   world->now = agr_now_ns();
   make_parts(world);
+  make_store(world);
   use_parts(world);
   agr_retry_config retry;
   agr_policy_config policy;
@@ -162,6 +170,7 @@ static void world_destroy(struct world *world) {
   agr_retry_budget_destroy(world->budget);
   agr_breaker_destroy(world->breaker);
   agr_keyed_limiter_destroy(world->keyed);
+  agr_store_destroy(world->store);
   agr_limiter_destroy(world->other_limiter);
   agr_limiter_destroy(world->limiter);
 }
@@ -172,6 +181,7 @@ static int world_is_good(const struct world *world) {
   int32_t state;
   agr_policy_snapshot policy = {.struct_size = sizeof policy};
   agr_idempotency_snapshot cache = {.struct_size = sizeof cache};
+  agr_store_snapshot store = {.struct_size = sizeof store};
   const agr_limiter *limiters[] = {world->limiter, world->other_limiter};
   for (int i = 0; i < 2; ++i) {
     if (limiters[i] && agr_limiter_available(limiters[i], &number, NULL) != AGR_OK) return 0;
@@ -181,6 +191,7 @@ static int world_is_good(const struct world *world) {
          (!world->breaker || agr_breaker_state(world->breaker, &state, NULL) == AGR_OK) &&
          (!world->budget || agr_retry_budget_balance(world->budget, &number, NULL) == AGR_OK) &&
          (!world->cache || agr_idempotency_snapshot_read(world->cache, &cache, NULL) == AGR_OK) &&
+         (!world->store || agr_store_snapshot_read(world->store, &store, NULL) == AGR_OK) &&
          (!world->policy || agr_policy_snapshot_read(world->policy, &policy, NULL) == AGR_OK);
 }
 

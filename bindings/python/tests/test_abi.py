@@ -65,6 +65,7 @@ def test_functions_that_block_are_called_without_the_interpreters_lock() -> None
         "agr_keyed_limiter_acquire",
         "agr_idempotency_wait",
         "agr_policy_execute",
+        "agr_store_ping",
     } == _generated.BLOCKING
     assert _ffi.lib.agr_limiter_acquire._flags_ != _ffi.lib.agr_limiter_try_acquire._flags_
 

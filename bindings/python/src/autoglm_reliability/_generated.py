@@ -157,6 +157,11 @@ AGR_EVENT_ATTEMPT: Final = 1
 AGR_EVENT_RETRY: Final = 2
 AGR_EVENT_REFUSED: Final = 3
 AGR_EVENT_DONE: Final = 4
+AGR_STORE_MAY_OWE: Final = 1
+AGR_STORE_DEFAULT: Final = 0
+AGR_STORE_REFUSE: Final = 1
+AGR_STORE_ADMIT: Final = 2
+AGR_STORE_LOCAL: Final = 3
 
 
 class agr_error(Structure):
@@ -723,6 +728,9 @@ class agr_outcome(Structure):
     )
 
 
+agr_attempt_fn = CFUNCTYPE(None, POINTER(agr_step), POINTER(agr_outcome), c_void_p)
+
+
 class agr_policy_snapshot(Structure):
     struct_size: int
     calls_alive: int
@@ -801,7 +809,262 @@ class agr_event(Structure):
     )
 
 
-agr_attempt_fn = CFUNCTYPE(None, POINTER(agr_step), POINTER(agr_outcome), c_void_p)
+class agr_store_key(Structure):
+    space: int | None
+    space_length: int
+    data: int | None
+    length: int
+    _fields_ = (
+        ("space", c_void_p),
+        ("space_length", c_size_t),
+        ("data", c_void_p),
+        ("length", c_size_t),
+    )
+
+
+agr_store_reserve = CFUNCTYPE(c_void_p, c_void_p, c_size_t)
+
+
+class agr_store_sink(Structure):
+    reserve: object
+    context: int | None
+    _fields_ = (
+        ("reserve", agr_store_reserve),
+        ("context", c_void_p),
+    )
+
+
+agr_store_ping_fn = CFUNCTYPE(c_int32, c_void_p, c_int64, POINTER(agr_error))
+
+
+agr_store_destroy_fn = CFUNCTYPE(None, c_void_p)
+
+
+class agr_store_run(Structure):
+    key: agr_store_key
+    fingerprint: Array[c_uint64]
+    owner: Array[c_uint64]
+    lease_ns: int
+    ttl_ns: int
+    result_bytes: int
+    _fields_ = (
+        ("key", agr_store_key),
+        ("fingerprint", c_uint64 * 2),
+        ("owner", c_uint64 * 2),
+        ("lease_ns", c_int64),
+        ("ttl_ns", c_int64),
+        ("result_bytes", c_uint64),
+    )
+
+
+class agr_store_run_state(Structure):
+    fence: int
+    lost_fence: int
+    remaining_ns: int
+    retry_after_ns: int
+    outcome_unknown: int
+    state: int
+    _fields_ = (
+        ("fence", c_uint64),
+        ("lost_fence", c_uint64),
+        ("remaining_ns", c_int64),
+        ("retry_after_ns", c_int64),
+        ("outcome_unknown", c_uint32),
+        ("state", c_int32),
+    )
+
+
+agr_store_begin_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_run), c_int64, POINTER(agr_store_sink), POINTER(agr_store_run_state), POINTER(agr_error))
+
+
+agr_store_read_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_int64, POINTER(agr_store_sink), POINTER(agr_store_run_state), POINTER(agr_error))
+
+
+agr_store_renew_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_uint64, c_int64, c_int64, c_int64, POINTER(agr_error))
+
+
+agr_store_complete_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_uint64, c_int32, c_void_p, c_size_t, c_int64, c_int64, POINTER(agr_error))
+
+
+agr_store_give_back_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_uint64, c_uint32, c_int64, c_int64, POINTER(agr_error))
+
+
+class agr_store_bucket(Structure):
+    key: agr_store_key
+    capacity: int
+    refill_tokens: int
+    interval_ns: int
+    tokens: int
+    least: int
+    flags: int
+    reserved: int
+    taken: int
+    level: int
+    retry_after_ns: int
+    _fields_ = (
+        ("key", agr_store_key),
+        ("capacity", c_int64),
+        ("refill_tokens", c_int64),
+        ("interval_ns", c_int64),
+        ("tokens", c_int64),
+        ("least", c_int64),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("taken", c_int64),
+        ("level", c_int64),
+        ("retry_after_ns", c_int64),
+    )
+
+
+agr_store_take_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_bucket), c_uint32, c_int64, POINTER(c_uint32), POINTER(agr_error))
+
+
+class agr_store_lease(Structure):
+    key: agr_store_key
+    owner: Array[c_uint64]
+    limit: int
+    reserved: int
+    ttl_ns: int
+    _fields_ = (
+        ("key", agr_store_key),
+        ("owner", c_uint64 * 2),
+        ("limit", c_uint32),
+        ("reserved", c_uint32),
+        ("ttl_ns", c_int64),
+    )
+
+
+agr_store_acquire_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_lease), c_int64, POINTER(c_uint64), POINTER(c_int64), POINTER(agr_error))
+
+
+agr_store_extend_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_lease), c_int64, POINTER(agr_error))
+
+
+agr_store_release_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_lease), c_int64, POINTER(agr_error))
+
+
+class agr_store_breaker(Structure):
+    generation: int
+    state: int
+    trips: int
+    open_ns: int
+    _fields_ = (
+        ("generation", c_uint64),
+        ("state", c_int32),
+        ("trips", c_uint32),
+        ("open_ns", c_int64),
+    )
+
+
+agr_store_breaker_read_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_int64, POINTER(agr_store_breaker), POINTER(agr_error))
+
+
+agr_store_breaker_set_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), POINTER(agr_store_breaker), c_int64, c_int64, POINTER(agr_store_breaker), POINTER(agr_error))
+
+
+agr_store_probe_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_uint64, POINTER(c_uint64), c_int64, c_int64, POINTER(c_int64), POINTER(agr_error))
+
+
+class agr_store_api(Structure):
+    struct_size: int
+    reserved: int
+    name: bytes | None
+    ping: object
+    destroy: object
+    begin: object
+    read: object
+    renew: object
+    complete: object
+    give_back: object
+    take: object
+    acquire: object
+    extend: object
+    release: object
+    breaker_read: object
+    breaker_set: object
+    probe: object
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("name", c_char_p),
+        ("ping", agr_store_ping_fn),
+        ("destroy", agr_store_destroy_fn),
+        ("begin", agr_store_begin_fn),
+        ("read", agr_store_read_fn),
+        ("renew", agr_store_renew_fn),
+        ("complete", agr_store_complete_fn),
+        ("give_back", agr_store_give_back_fn),
+        ("take", agr_store_take_fn),
+        ("acquire", agr_store_acquire_fn),
+        ("extend", agr_store_extend_fn),
+        ("release", agr_store_release_fn),
+        ("breaker_read", agr_store_breaker_read_fn),
+        ("breaker_set", agr_store_breaker_set_fn),
+        ("probe", agr_store_probe_fn),
+    )
+
+
+class agr_store_driver(Structure):
+    api: object
+    self: int | None
+    _fields_ = (
+        ("api", POINTER(agr_store_api)),
+        ("self", c_void_p),
+    )
+
+
+class agr_store_config(Structure):
+    struct_size: int
+    on_error: int
+    timeout_ns: int
+    max_failures: int
+    max_calls: int
+    open_ns: int
+    open_max_ns: int
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("on_error", c_int32),
+        ("timeout_ns", c_int64),
+        ("max_failures", c_uint32),
+        ("max_calls", c_uint32),
+        ("open_ns", c_int64),
+        ("open_max_ns", c_int64),
+    )
+
+
+class agr_store_snapshot(Structure):
+    struct_size: int
+    state: int
+    calls: int
+    failures: int
+    refused: int
+    fallbacks: int
+    retry_after_ns: int
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("state", c_int32),
+        ("calls", c_uint64),
+        ("failures", c_uint64),
+        ("refused", c_uint64),
+        ("fallbacks", c_uint64),
+        ("retry_after_ns", c_int64),
+    )
+
+
+class agr_store_options(Structure):
+    struct_size: int
+    on_error: int
+    timeout_ns: int
+    max_result_bytes: int
+    local_share: float
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("on_error", c_int32),
+        ("timeout_ns", c_int64),
+        ("max_result_bytes", c_uint64),
+        ("local_share", c_double),
+    )
+
 
 # name: (restype, argtypes)
 FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
@@ -1918,6 +2181,53 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         c_char_p,
         (c_int32,),
     ),
+    "agr_store_config_init": (
+        None,
+        (
+            POINTER(agr_store_config),
+            c_uint32,
+        ),
+    ),
+    "agr_store_create": (
+        c_int32,
+        (
+            POINTER(agr_store_driver),
+            POINTER(agr_store_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_store_destroy": (
+        None,
+        (c_void_p,),
+    ),
+    "agr_store_name": (
+        c_char_p,
+        (c_void_p,),
+    ),
+    "agr_store_ping": (
+        c_int32,
+        (
+            c_void_p,
+            c_int64,
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_store_snapshot_read": (
+        c_int32,
+        (
+            c_void_p,
+            POINTER(agr_store_snapshot),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_store_options_init": (
+        None,
+        (
+            POINTER(agr_store_options),
+            c_uint32,
+        ),
+    ),
 }
 
 # These may block: they are called with the interpreter's lock released.
@@ -1927,5 +2237,6 @@ BLOCKING: Final = frozenset(
         "agr_keyed_limiter_acquire",
         "agr_limiter_acquire",
         "agr_policy_execute",
+        "agr_store_ping",
     }
 )

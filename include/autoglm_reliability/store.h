@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Stores: where the state of objects lies when it is shared by processes or machines, or is to outlive
+ * them. A driver comes from a plug-in or from a program of one's own (store_driver.h), agr_store_create
+ * makes a store of it, and objects are created in the store. Conventions: autoglm_reliability.h. */
+#ifndef AUTOGLM_RELIABILITY_STORE_H
+#define AUTOGLM_RELIABILITY_STORE_H
+
+#include "breaker.h"
+#include "common.h"
+#include "store_driver.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A driver, with a breaker in front of it: when calls of the driver have failed several times in a row,
+ * further ones fail at once, and one at a time is let through to see whether the store is back. Objects
+ * that were created in a store hold it alive. */
+typedef struct agr_store agr_store;
+
+/* What an object does when its store fails. */
+enum {
+  AGR_STORE_DEFAULT = 0, /* objects only: as the store's configuration says */
+  AGR_STORE_REFUSE = 1,  /* fail closed: the call ends with AGR_ERR_STORE, and nothing begins */
+  AGR_STORE_ADMIT = 2,   /* fail open: the call is let through, and nothing is remembered of it */
+  AGR_STORE_LOCAL = 3    /* this process alone goes on: a cache in memory, a local bucket of a stated share */
+};
+
+typedef struct agr_store_config {
+  uint32_t struct_size;
+  int32_t on_error;        /* AGR_STORE_REFUSE ... LOCAL, of objects that do not say; default REFUSE */
+  int64_t timeout_ns;      /* of a call of the driver, 1 ns ... AGR_TIME_MAX_NS; default 1 s */
+  uint32_t max_failures;   /* in a row, after which calls fail at once, 1 ... 1,000,000; 0: never; default 5 */
+  uint32_t max_calls;      /* of the driver at a time, 1 ... 1,048,576; more fail at once;
+                              default 4096; 24 bytes each */
+  int64_t open_ns;         /* the first time for so long, 1 ns ... AGR_TIME_MAX_NS; default 100 ms */
+  int64_t open_max_ns;     /* doubled each time, up to, open_ns ... AGR_TIME_MAX_NS; default 5 s */
+} agr_store_config;
+
+void agr_store_config_init(agr_store_config *config, uint32_t struct_size);
+
+/* Makes a store of a driver, which is copied, and takes it over: its `destroy` is called when the store has been
+ * destroyed and the last object in it has gone. When this fails, the driver is still the caller's.
+ *
+ * config   NULL: the defaults.
+ * Errors   AGR_ERR_ARGUMENT (field "api" when the driver's table is not whole); AGR_ERR_NO_MEMORY.
+ * Nothing is asked of the store yet: agr_store_ping does that. Allocates. */
+agr_status agr_store_create(const agr_store_driver *driver, const agr_store_config *config,
+                            agr_store **out_store, agr_error *error);
+void agr_store_destroy(agr_store *store);
+
+/* The name that the driver gives itself, such as "sqlite"; "" for what is not a store. As long as the
+ * store. */
+const char *agr_store_name(const agr_store *store);
+
+/* Asks the store whether it is there, whatever its breaker says; an answer closes the breaker.
+ * timeout_ns  0: as configured; else 1 ns ... AGR_TIME_MAX_NS.
+ * Answers     AGR_OK.  Errors  AGR_ERR_ARGUMENT; AGR_ERR_STORE, with what the driver says.
+ * Blocks, for timeout_ns at the longest. */
+agr_status agr_store_ping(agr_store *store, int64_t timeout_ns, agr_error *error);
+
+typedef struct agr_store_snapshot {
+  uint32_t struct_size;
+  int32_t state;            /* of the breaker, AGR_BREAKER_CLOSED ... */
+  uint64_t calls;           /* of the driver */
+  uint64_t failures;        /* of these calls */
+  uint64_t refused;         /* calls that failed at once */
+  uint64_t fallbacks;       /* what objects then admitted, or did locally */
+  int64_t retry_after_ns;   /* OPEN: until a call is let through */
+} agr_store_snapshot;
+
+/* Errors  AGR_ERR_ARGUMENT. */
+agr_status agr_store_snapshot_read(const agr_store *store, agr_store_snapshot *out_snapshot,
+                                   agr_error *error);
+
+/* How an object lies in a store. */
+typedef struct agr_store_options {
+  uint32_t struct_size;
+  int32_t on_error;          /* AGR_STORE_DEFAULT ... LOCAL; default DEFAULT */
+  int64_t timeout_ns;        /* of a call of the driver, 1 ns ... AGR_TIME_MAX_NS; 0: the store's;
+                                default 0 */
+  uint64_t max_result_bytes; /* idempotency: of a result, 0 ... 2^30; what can be larger is refused
+                                before work begins; default 1 MiB */
+  double local_share;        /* LOCAL: of a bucket's capacity and rate, above 0 ... 1; default 0.1 */
+} agr_store_options;
+
+void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
