@@ -30,9 +30,10 @@ private final class BreakerBox: @unchecked Sendable {
 
 @Suite struct BreakerTests {
   @Test(
-    "The count window is the last results, whatever their number", arguments: [1, 5, 17, 18, 100])
-  func countWindow(size: Int) throws {
-    let window = try CountWindow(size: size)
+    "The count window is the last results, whatever their number",
+    arguments: [1, 5, 16, 17, 18, 100], [0, 1 << 40 - 1_000, .max - 1_000])
+  func countWindow(size: Int, next: UInt64) throws {
+    let window = try CountWindow(size: size, next: next)
     var random = SplitMix64(seed: UInt64(size))
     var history: [(failed: Bool, slow: Bool)] = []
     for step in 0..<2_000 {
@@ -48,6 +49,65 @@ private final class BreakerBox: @unchecked Sendable {
     }
     let fresh = window.counts(era: 6)
     #expect(fresh.total == 0, "another era starts afresh")
+    let failure = CallResult(failed: true, slow: false)
+    _ = window.append(failure, era: 7, minimum: 1)
+    let late = window.append(failure, era: 5, minimum: 1)
+    #expect(!late, "a result of an earlier era asks for nothing")
+    #expect(window.counts(era: 7).total == 1, "and counts for nothing")
+    #expect(window.counts(era: 5).total == 0)
+  }
+
+  @Test("A long run of successes hides what failed before, in every lap")
+  func countWindowLaps() throws {
+    let window = try CountWindow(size: 20)
+    for lap in 0..<50_000 {
+      for step in 0..<90 {
+        _ = window.append(
+          CallResult(failed: step == 0, slow: false), era: 1, minimum: 1)
+      }
+      #expect(window.counts(era: 1).failures == 0, "lap \(lap)")
+    }
+  }
+
+  @Test("Marks of a lap that looks like the present one are gone by then")
+  func countWindowSameLapAgain() throws {
+    let window = try CountWindow(size: 1)
+    let success = CallResult(failed: false, slow: false)
+    _ = window.append(CallResult(failed: true, slow: true), era: 1, minimum: 1)
+    for _ in 1..<(64 << 16) { _ = window.append(success, era: 1, minimum: 1) }
+    _ = window.append(success, era: 1, minimum: 1)
+    let counts = window.counts(era: 1)
+    #expect(counts.failures == 0 && counts.slow == 0 && counts.total == 1)
+  }
+
+  @Test("A result whose era ends while it takes its place is none of the next")
+  func countWindowLate() throws {
+    let window = try CountWindow(size: 20)
+    let failure = CallResult(failed: true, slow: false)
+    let begun = window.begin(1)
+    let start = try #require(begun)
+    _ = window.append(failure, era: 2, minimum: 1)
+    let asked = window.append(failure, start, 1, 1)
+    #expect(!asked)
+    let counts = window.counts(era: 2)
+    #expect(counts.total == 1 && counts.failures == 1)
+  }
+
+  @Test("A call of a step whose place another step took meanwhile is not counted in that")
+  func timeWindowLate() throws {
+    let window = try TimeWindow(length: 10)
+    _ = window.append(CallResult(failed: false, slow: false), era: 1, minimum: 1, 16)
+    window.appendLate(era: 1, 0)
+    let counts = window.counts(era: 1, 16)
+    #expect(counts.total == 1)
+  }
+
+  @Test("One result, and no other, is the one with which there are enough")
+  func countWindowMinimum() throws {
+    let window = try CountWindow(size: 20)
+    let success = CallResult(failed: false, slow: false)
+    let asked = (1...200).filter { _ in window.append(success, era: 3, minimum: 7) }
+    #expect(asked == [7])
   }
 
   @Test("The time window counts what is young enough, and not more than a tenth beyond")

@@ -82,6 +82,21 @@ static void floor_breaker_pair(int64_t operations, int thread) {
   }
 }
 
+/* The same for a call that can be ended once and no more: its place, a line of the thread's own, is taken by an
+ * exchange and given back by another. */
+static void floor_breaker_permit(int64_t operations, int thread) {
+  static floor_line places[BENCH_THREADS_MOST];
+  _Atomic int64_t *place = &places[thread].word;
+  for (int64_t i = 0; i < operations; ++i) {
+    BENCH_USE(atomic_load_explicit(&floor_breaker.word, memory_order_acquire));
+    int64_t tag = atomic_load_explicit(place, memory_order_acquire);
+    BENCH_USE(atomic_compare_exchange_strong(place, &tag, tag + 1));
+    tag = atomic_load_explicit(place, memory_order_acquire);
+    BENCH_USE(atomic_compare_exchange_strong(place, &tag, tag + 1));
+    atomic_fetch_add_explicit(&floor_breaker.count, 1, memory_order_relaxed);
+  }
+}
+
 /* One exchange on a random one of many buckets of a cache line's quarter. */
 enum { FLOOR_SLOTS = 1 << 18 };
 static _Atomic int64_t (*floor_slots)[2];
@@ -107,9 +122,11 @@ static inline void add_floors(void) {
   bench_add("floor.bucket.clock", floor_bucket_clock, 1);
   bench_add("floor.bucket.refused.at", floor_refused_at, 1);
   bench_add("floor.breaker", floor_breaker_pair, 1);
+  bench_add("floor.breaker.permit", floor_breaker_permit, 1);
   bench_add_large("floor.miss", floor_miss, 1);
   bench_add("floor.bucket.at.2", floor_bucket_at, 2);
   bench_add("floor.breaker.2", floor_breaker_pair, 2);
+  bench_add("floor.breaker.permit.2", floor_breaker_permit, 2);
 }
 
 #endif

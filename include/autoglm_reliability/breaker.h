@@ -100,7 +100,7 @@ agr_status agr_breaker_acquire_at(agr_breaker *breaker, int64_t now_ns, uint64_t
  * Threads     a permit's place is free a moment before its result is judged; results of one instant are
  *             looked at together; in the instant of a trip calls still pass, and a result may be answered
  *             AGR_OK and count no more.
- * Complexity  O(1); O(window_calls / 17) when the outcome is a failure or slow. */
+ * Complexity  O(1); O(window_calls / 16) when the outcome is a failure or slow. */
 agr_status agr_breaker_report(agr_breaker *breaker, uint64_t permit, int32_t outcome,
                               int64_t latency_ns, agr_error *error);
 agr_status agr_breaker_report_at(agr_breaker *breaker, uint64_t permit, int32_t outcome,

@@ -1,134 +1,166 @@
 import Synchronization
 
-/// The results of the last calls, exact and in order of completion.
+/// The last results: how many there were, and which of them failed or were slow.
 ///
-/// A ring of words with up to 17 results of three bits each. A result is appended to the present word
-/// by one exchange; a full word moves the head on. A word also carries the era it belongs to and
-/// the parity of the ring's lap: one of another era or lap counts as empty, so that neither starting
-/// afresh nor going round has to clear anything.
+/// A result takes the next position by one addition, and that is all a quick success does but at every
+/// sixteenth position. Any other marks its position in a ring of words of 16 positions. A word also
+/// carries the lap it belongs to; one of another lap has no marks, so that neither starting afresh nor
+/// going round has to clear anything.
 package struct CountWindow: ~Copyable {
-  private static let resultsPerWord = 17
-  /// Era and parity stand above 17 results.
-  private static let markShift: UInt64 = 51
-  private static let eraMask: UInt64 = (1 << 12) - 1
+  /// Of a position in its word, and which of them is meant by `1 << position`.
+  private enum Mark {
+    static let failed: UInt64 = 1
+    static let slow: UInt64 = 1 << 16
+    /// The position was taken for a result of an earlier era: it is none.
+    static let void: UInt64 = 1 << 32
+    static let lapShift: UInt64 = 48
+  }
 
+  /// The next position, which every result writes; the era beside its first position, which they only read, so
+  /// that it is in another cache line; and the ring.
   private let words: AtomicWords
-  /// The number of the word that results are appended to.
-  private let head: Atomic<UInt64>
-  /// The word at which the present era begins, beside 24 bits of it. The era in the words is only 12
-  /// bits, against threads that are late.
-  private let start: Atomic<UInt64>
-  /// The era, plus one, in which the minimum has been reached.
-  private let warmEra: Atomic<UInt64>
-  private let size: Int
+  private static let next = 8
+  private static let start = 24
+  private static let ring = 32
+  /// `start` has 24 bits of era above 40 bits of position.
+  private static let eraShift: UInt64 = 40
+  private static let eraMask: UInt64 = (1 << 24) - 1
+  private static let positionMask: UInt64 = (1 << 40) - 1
+  /// An era this long is counted anew from half of it, far beyond any window.
+  private static let longEra: UInt64 = 1 << 39
 
-  /// The last `size` results, at least 1.
-  package init(size: Int) throws(Failure) {
-    // As many words as hold the window wherever it begins, and the one that is being filled.
-    let words = try AtomicWords(count: (size &+ 16) / 17 &+ 2)
-    self.words = words
-    self.size = size
-    head = Atomic(0)
-    start = Atomic(0)
-    warmEra = Atomic(0)
+  private let size: UInt64
+  /// The ring has `1 << lapBits` words.
+  private let lapBits: UInt64
+
+  /// The last `size` results, at least 1. `next` is the first position.
+  package init(size: Int, next: UInt64 = 0) throws(Failure) {
+    // As many words as hold the window wherever it begins, and one that late threads still mark.
+    let needed = (size &+ 15) / 16 &+ 2
+    lapBits = UInt64(truncatingIfNeeded: Int.bitWidth &- (needed &- 1).leadingZeroBitCount)
+    words = try AtomicWords(count: CountWindow.ring &+ (1 &<< Int(truncatingIfNeeded: lapBits)))
+    self.size = UInt64(truncatingIfNeeded: size)
+    words.store(CountWindow.next, next)
+    for index in CountWindow.ring..<words.count {
+      words.store(index, place(next).lap &<< Mark.lapShift)
+    }
   }
 
   /// Adds a result. True when the rates must be looked at: it can have raised one, or it is the one
   /// with which there are enough results.
   @inline(__always)
   package func append(_ result: CallResult, era: UInt64, minimum: Int) -> Bool {
-    let code: UInt64 = 4 | (result.failed ? 1 : 0) | (result.slow ? 2 : 0)
-    while true {
-      let first = begin(era)
-      let number = head.load(ordering: .acquiring)
-      guard number >= first else {
-        _ = head.compareExchange(
-          expected: number, desired: first, ordering: .acquiringAndReleasing)
-        continue
-      }
-      let (index, mark) = place(number, era)
-      let word = words.load(index)
-      let present = word &>> CountWindow.markShift == mark
-      let filled = present ? CountWindow.filled(word) : 0
-      if filled == CountWindow.resultsPerWord {
-        _ = head.compareExchange(
-          expected: number, desired: number &+ 1, ordering: .acquiringAndReleasing)
-        continue
-      }
-      let base = present ? word : mark &<< CountWindow.markShift
-      let next = base | code &<< UInt64(truncatingIfNeeded: filled &* 3)
-      if words.exchange(index, word, next) { break }
+    guard let start = begin(era) else { return false }
+    return append(result, start, era, minimum)
+  }
+
+  /// Adds a result to the era that began at `start`, if that still is.
+  @inline(__always)
+  package func append(
+    _ result: CallResult, _ start: UInt64, _ era: UInt64, _ minimum: Int
+  ) -> Bool {
+    let position = words.add(CountWindow.next, 1)
+    if result.isAlarming || position & 15 == 0 {
+      mark(position, (result.failed ? Mark.failed : 0) | (result.slow ? Mark.slow : 0))
     }
-    if result.isAlarming { return true }
-    if warmEra.load(ordering: .relaxed) == era &+ 1 { return false }
-    guard counts(era: era).total >= UInt64(truncatingIfNeeded: minimum) else { return false }
-    warmEra.store(era &+ 1, ordering: .relaxed)
-    return true
+    guard words.load(CountWindow.start) == start else { return outlived(position, era) }
+    let length = CountWindow.distance(start, position &+ 1)
+    if length >= CountWindow.longEra { shorten(start, position) }
+    return result.isAlarming || length == UInt64(truncatingIfNeeded: minimum)
   }
 
   /// The last `size` results of an era.
   package func counts(era: UInt64) -> WindowCounts {
-    let known = start.load(ordering: .acquiring)
-    guard known &>> 40 == era & 0xff_ffff else { return WindowCounts() }
-    let first = known & CountWindow.numberMask
-    var number = head.load(ordering: .acquiring)
     var counts = WindowCounts()
-    var room = size
-    for _ in 0..<(words.count &- 1) {
-      guard number >= first else { break }
-      let (index, mark) = place(number, era)
+    let start = words.loadAcquiring(CountWindow.start)
+    guard start &>> CountWindow.eraShift == era & CountWindow.eraMask else { return counts }
+    let end = words.loadAcquiring(CountWindow.next)
+    let length = Swift.min(CountWindow.distance(start, end), size)
+    var position = end &- length
+    var voids: UInt64 = 0
+    while position != end {
+      let first = position & 15
+      let taken = Swift.min(16 &- first, end &- position)
+      let (index, lap) = place(position)
       let word = words.load(index)
-      guard word &>> CountWindow.markShift == mark else { break }
-      let filled = CountWindow.filled(word)
-      // Of the oldest word only its youngest results are in the window.
-      let taken = Swift.min(filled, room)
-      let results =
-        (word & CountWindow.resultBits) &>> UInt64(truncatingIfNeeded: (filled &- taken) &* 3)
-      counts.total &+= UInt64(truncatingIfNeeded: taken)
-      counts.failures &+= CountWindow.count(results, CountWindow.highest &>> 2)
-      counts.slow &+= CountWindow.count(results, CountWindow.highest &>> 1)
-      room &-= taken
-      if room == 0 || number == 0 { break }
-      number &-= 1
+      if word &>> Mark.lapShift == lap {
+        let all = ((1 &<< taken) &- 1) &<< first
+        let void = word &>> 32 & all
+        counts.failures &+= CountWindow.count(word & (all & ~void))
+        counts.slow &+= CountWindow.count(word &>> 16 & (all & ~void))
+        voids &+= CountWindow.count(void)
+      }
+      position &+= taken
     }
+    counts.total = length &- voids
     return counts
   }
 
-  /// The first word of an era. A new era begins behind the present word.
+  /// The era beside its first position, as it is stored; `nil` when a later era has begun.
   @inline(__always)
-  private func begin(_ era: UInt64) -> UInt64 {
+  package func begin(_ era: UInt64) -> UInt64? {
+    let start = words.loadAcquiring(CountWindow.start)
+    if start &>> CountWindow.eraShift == era & CountWindow.eraMask { return start }
+    return beginAnew(era)
+  }
+
+  private func beginAnew(_ era: UInt64) -> UInt64? {
+    let era = era & CountWindow.eraMask
     while true {
-      let known = start.load(ordering: .acquiring)
-      if known &>> 40 == era & 0xff_ffff { return known & CountWindow.numberMask }
-      let next = (head.load(ordering: .acquiring) &+ 1) & CountWindow.numberMask
-      _ = start.compareExchange(
-        expected: known, desired: (era & 0xff_ffff) &<< 40 | next,
-        ordering: .acquiringAndReleasing)
+      let old = words.loadAcquiring(CountWindow.start)
+      let ahead = (era &- old &>> CountWindow.eraShift) & CountWindow.eraMask
+      if ahead == 0 { return old }
+      if ahead > CountWindow.eraMask / 2 { return nil }
+      let first = words.loadAcquiring(CountWindow.next) & CountWindow.positionMask
+      let new = era &<< CountWindow.eraShift | first
+      if words.exchange(CountWindow.start, old, new) { return new }
     }
   }
 
-  /// Where a word lies, and the mark it bears in this era and lap.
+  /// The era changed, or was shortened, while a position was taken: in another era it is void.
+  private func outlived(_ position: UInt64, _ era: UInt64) -> Bool {
+    let start = words.loadAcquiring(CountWindow.start)
+    if start &>> CountWindow.eraShift == era & CountWindow.eraMask { return false }
+    if CountWindow.distance(start, position) < CountWindow.longEra { mark(position, Mark.void) }
+    return false
+  }
+
+  private func shorten(_ start: UInt64, _ position: UInt64) {
+    let first = (position &- CountWindow.longEra / 2) & CountWindow.positionMask
+    _ = words.exchange(CountWindow.start, start, start & ~CountWindow.positionMask | first)
+  }
+
+  /// Adds marks of a position to its word, which becomes that of the position's lap if it is of an earlier one.
+  private func mark(_ position: UInt64, _ marks: UInt64) {
+    let (index, lap) = place(position)
+    while true {
+      let word = words.load(index)
+      let ahead = (lap &- word &>> Mark.lapShift) & 0xffff
+      // Of a later lap: the position is far behind the window.
+      if ahead > 0x7fff { return }
+      let present = ahead == 0 ? word : lap &<< Mark.lapShift
+      if words.exchange(index, word, present | marks &<< (position & 15)) { return }
+    }
+  }
+
+  /// Where a position's word lies, and the lap it bears.
   @inline(__always)
-  private func place(_ number: UInt64, _ era: UInt64) -> (index: Int, mark: UInt64) {
-    let count = UInt64(truncatingIfNeeded: words.count)
-    let lap = number / count
+  private func place(_ position: UInt64) -> (index: Int, lap: UInt64) {
+    let number = position &>> 4
     return (
-      Int(truncatingIfNeeded: number &- lap &* count),
-      (era & CountWindow.eraMask) &<< 1 | (lap & 1)
+      CountWindow.ring &+ Int(truncatingIfNeeded: number & ((1 &<< lapBits) &- 1)),
+      number &>> lapBits & 0xffff
     )
   }
 
-  /// How many results a word has: every code has its highest bit set.
+  /// How far a position lies behind the first of the era.
   @inline(__always)
-  private static func filled(_ word: UInt64) -> Int { (word & highest).nonzeroBitCount }
-
-  @inline(__always)
-  private static func count(_ results: UInt64, _ bits: UInt64) -> UInt64 {
-    UInt64(truncatingIfNeeded: (results & bits).nonzeroBitCount)
+  private static func distance(_ start: UInt64, _ position: UInt64) -> UInt64 {
+    (position &- start) & positionMask
   }
 
-  private static let numberMask: UInt64 = (1 << 40) - 1
-  private static let resultBits: UInt64 = (1 << 51) - 1
-  /// The highest bit of each of the 17 codes.
-  private static let highest: UInt64 = 0o4_4444_4444_4444_4444
+  @inline(__always)
+  private static func count(_ positions: UInt64) -> UInt64 {
+    UInt64(truncatingIfNeeded: positions.nonzeroBitCount)
+  }
 }

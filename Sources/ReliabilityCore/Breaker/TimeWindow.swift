@@ -62,12 +62,41 @@ package struct TimeWindow: ~Copyable {
 
   @inline(__always)
   private func increment(_ index: Int, _ stamp: UInt64) {
+    let word = words.load(index)
+    guard word &>> 32 == stamp, word & 0x8000_0000 == 0 else { return begin(index, stamp) }
+    add(index, stamp)
+  }
+
+  /// Counts in a word that bore the stamp when it was looked at.
+  @inline(__always)
+  private func add(_ index: Int, _ stamp: UInt64) {
+    let old = words.add(index, 1)
+    if old &>> 32 != stamp { takeBack(index, old &>> 32) }
+  }
+
+  /// Counts a call in a step as a thread does that was held up since it looked.
+  package func appendLate(era: UInt64, _ now: Int64) {
+    let number = clock.applied(to: now)
+    add(TimeWindow.base(number), TimeWindow.stamp(number, era))
+  }
+
+  /// Counts where the step may be new to the word, or the word nearly full.
+  private func begin(_ index: Int, _ stamp: UInt64) {
     while true {
       let word = words.load(index)
       let count = word &>> 32 == stamp ? word & 0xffff_ffff : 0
-      // Full: four thousand million calls a step, and the rate stays what it is.
-      if count == 0xffff_ffff { return }
+      // Half full: two thousand million calls a step, and the rate stays what it is.
+      if count >= 0x8000_0000 { return }
       if words.exchange(index, word, stamp &<< 32 | (count &+ 1)) { return }
+    }
+  }
+
+  /// The word became another step's between the look and the addition, which goes to nobody then.
+  private func takeBack(_ index: Int, _ stamp: UInt64) {
+    while true {
+      let word = words.load(index)
+      guard word &>> 32 == stamp, word & 0xffff_ffff != 0 else { return }
+      if words.exchange(index, word, word &- 1) { return }
     }
   }
 

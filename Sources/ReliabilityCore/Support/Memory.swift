@@ -38,9 +38,11 @@ public import Synchronization
     base[index].store(value, ordering: .releasing)
   }
 
+  /// Adds to a word, and returns what it was.
   @inline(__always)
-  package func add(_ index: Int, _ amount: UInt64) {
-    base[index].wrappingAdd(amount, ordering: .relaxed)
+  @discardableResult
+  package func add(_ index: Int, _ amount: UInt64) -> UInt64 {
+    base[index].wrappingAdd(amount, ordering: .acquiringAndReleasing).oldValue
   }
 
   /// Replaces `expected` by `desired`; says whether it did.
