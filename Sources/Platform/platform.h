@@ -129,6 +129,9 @@ static inline void *platform_allocate_block(size_t bytes) {
   return posix_memalign(&memory, 16, bytes) == 0 ? memory : NULL;
 }
 
+/* Where nothing lies: for what is laid out only to be measured. */
+static inline void *platform_nowhere(void) { return (void *)PLATFORM_CACHE_LINE; }
+
 static inline void platform_free(void *memory) { free(memory); }
 
 /* ---- waiting on a word shared by the threads of this process ---- */

@@ -24,6 +24,7 @@ struct IdempotencyCache: ~Copyable {
   let waitWords: WaitWords
   let refused: Atomic<UInt64>
   private let timeline: Timeline
+  private let timelineMemory: Block
   private let keyHash: SipHash
   private let fingerprintHash: SipHash
 
@@ -36,12 +37,14 @@ struct IdempotencyCache: ~Copyable {
     let shards = try IdempotencyShards(configuration, seed: SplitMix64.mix(random))
     let locks = try ForkSafeLocks(count: configuration.shardCount)
     let waitWords = try WaitWords(count: configuration.maxWaiters)
+    let timelineMemory = try Block(words: Timeline.wordCount)
     self.shared = shared
     self.shards = shards
     self.locks = locks
     self.waitWords = waitWords
     refused = Atomic(0)
-    timeline = Timeline(now: 0)
+    timeline = Timeline(timelineMemory.words)
+    self.timelineMemory = timelineMemory
     keyHash = SipHash(seed: hashSeed)
     fingerprintHash = SipHash(seed: ~hashSeed)
   }

@@ -8,6 +8,14 @@ private func budgetDefaults() -> agr_retry_budget_config {
     ratio: 0.2, quota: 100, initial: 100)
 }
 
+private func readConfiguration(
+  _ config: agr_retry_budget_config
+) throws(Failure) -> RetryBudget.Configuration {
+  try RetryBudget.Configuration(
+    minPerSecond: config.min_per_second, ratio: config.ratio, quota: config.quota,
+    initial: config.initial)
+}
+
 @inline(__always)
 private func budgetHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<RetryBudget> {
   try handle(pointer, .retryBudget, "budget")
@@ -37,9 +45,7 @@ public func agr_retry_budget_create_at(
     let out = try required(out_budget, "out_budget")
     out.pointee = nil
     let config = try readStructure(config, defaults: budgetDefaults(), "config")
-    let engine = try RetryBudget(
-      minPerSecond: config.min_per_second, ratio: config.ratio, quota: config.quota,
-      initial: config.initial, now: now_ns)
+    let engine = try RetryBudget(readConfiguration(config), now: now_ns)
     out.pointee = try makeHandle(.retryBudget, engine)
     return AGR_OK
   }

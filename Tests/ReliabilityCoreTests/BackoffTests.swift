@@ -138,7 +138,8 @@ private func makeBackoff(
 
   @Test("A budget lets a share of the traffic be retried, and stays within its quota")
   func budget() throws {
-    let budget = try RetryBudget(minPerSecond: 0, ratio: 0.2, quota: 10, initial: 0, now: 0)
+    let budget = try RetryBudget(
+      RetryBudget.Configuration(minPerSecond: 0, ratio: 0.2, quota: 10, initial: 0), now: 0)
     var retries = 0
     for _ in 0..<1_000 {
       try budget.deposit(requests: 1, now: 0)

@@ -33,7 +33,8 @@ private final class BreakerBox: @unchecked Sendable {
     "The count window is the last results, whatever their number",
     arguments: [1, 5, 16, 17, 18, 100], [0, 1 << 40 - 1_000, .max - 1_000])
   func countWindow(size: Int, next: UInt64) throws {
-    let window = try CountWindow(size: size, next: next)
+    let yard = try Yard()
+    let window = yard.window(size, next: next)
     var random = SplitMix64(seed: UInt64(size))
     var history: [(failed: Bool, slow: Bool)] = []
     for step in 0..<2_000 {
@@ -59,7 +60,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("A long run of successes hides what failed before, in every lap")
   func countWindowLaps() throws {
-    let window = try CountWindow(size: 20)
+    let yard = try Yard()
+    let window = yard.window(20)
     for lap in 0..<50_000 {
       for step in 0..<90 {
         _ = window.append(
@@ -71,7 +73,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("Marks of a lap that looks like the present one are gone by then")
   func countWindowSameLapAgain() throws {
-    let window = try CountWindow(size: 1)
+    let yard = try Yard()
+    let window = yard.window(1)
     let success = CallResult(failed: false, slow: false)
     _ = window.append(CallResult(failed: true, slow: true), era: 1, minimum: 1)
     for _ in 1..<(64 << 16) { _ = window.append(success, era: 1, minimum: 1) }
@@ -82,7 +85,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("A result whose era ends while it takes its place is none of the next")
   func countWindowLate() throws {
-    let window = try CountWindow(size: 20)
+    let yard = try Yard()
+    let window = yard.window(20)
     let failure = CallResult(failed: true, slow: false)
     let begun = window.begin(1)
     let start = try #require(begun)
@@ -95,7 +99,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("A call of a step whose place another step took meanwhile is not counted in that")
   func timeWindowLate() throws {
-    let window = try TimeWindow(length: 10)
+    let yard = try Yard()
+    let window = yard.window(length: 10)
     _ = window.append(CallResult(failed: false, slow: false), era: 1, minimum: 1, 16)
     window.appendLate(era: 1, 0)
     let counts = window.counts(era: 1, 16)
@@ -104,7 +109,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("One result, and no other, is the one with which there are enough")
   func countWindowMinimum() throws {
-    let window = try CountWindow(size: 20)
+    let yard = try Yard()
+    let window = yard.window(20)
     let success = CallResult(failed: false, slow: false)
     let asked = (1...200).filter { _ in window.append(success, era: 3, minimum: 7) }
     #expect(asked == [7])
@@ -112,7 +118,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("The time window counts what is young enough, and not more than a tenth beyond")
   func timeWindow() throws {
-    let window = try TimeWindow(length: 1_000)
+    let yard = try Yard()
+    let window = yard.window(length: 1_000)
     var random = SplitMix64(seed: 77)
     var history: [(time: Int64, failed: Bool)] = []
     var now: Int64 = 0
@@ -132,7 +139,8 @@ private final class BreakerBox: @unchecked Sendable {
 
   @Test("What an idle window still has of the past never looks new, however long ago")
   func timeWindowAfterAMillionSteps() throws {
-    let window = try TimeWindow(length: 10)
+    let yard = try Yard()
+    let window = yard.window(length: 10)
     _ = window.append(CallResult(failed: true, slow: false), era: 1, minimum: 1, 0)
     for shift in Int64(4)..<36 {
       let counts = window.counts(era: 1, 1 << shift)
@@ -147,7 +155,8 @@ private final class BreakerBox: @unchecked Sendable {
   @Test(
     "A clock that goes to and fro between steps of one place counts no more failures than calls")
   func timeWindowToAndFro() throws {
-    let window = try TimeWindow(length: 10)
+    let yard = try Yard()
+    let window = yard.window(length: 10)
     for now in [0, 0, 16, 0, 16] as [Int64] {
       let failed = now == 0
       _ = window.append(CallResult(failed: failed, slow: failed), era: 1, minimum: 1, now)

@@ -118,7 +118,8 @@ private final class KeyedBox: @unchecked Sendable {
 
   @Test("A key that comes by two threads at once, into different slots, keeps one bucket")
   func confirmsOne() throws {
-    let table = try KeyTable(count: 16)
+    let yard = try Yard()
+    let table = KeyTable(count: 16, yard.pairs)
     var evicted = false
     // Small tags begin at the first slot. Another key's bucket there is full again at 100.
     _ = table.change(3, 0, evict: false, evicted: &evicted) { _ in .set(full: 100) }

@@ -48,26 +48,29 @@ struct CallPool: ~Copyable {
     var isLast: Bool { alive == 0 && !isOwned }
   }
 
+  private let memory: Block
   /// The addresses of the chunks, 0 for those not there yet.
   private let chunks: AtomicWords
   /// For each call the number of the next free one, plus 1.
   private let next: AtomicWords
   private let head: Atomic<UInt64>
   private let limit: UInt64
+  private let chunkCount: Int
 
   /// `limit` at most 65,536.
   init(limit: Int) throws(Failure) {
     let count = (limit &+ CallPool.chunkSize &- 1) / CallPool.chunkSize
-    let chunks = try AtomicWords(count: count)
-    let next = try AtomicWords(count: count &* CallPool.chunkSize)
-    self.chunks = chunks
-    self.next = next
+    let memory = try Block(words: count &* (1 &+ CallPool.chunkSize))
+    next = memory.words
+    chunks = memory.words.from(count &* CallPool.chunkSize)
+    self.memory = memory
     self.limit = UInt64(truncatingIfNeeded: limit)
+    chunkCount = count
     head = Atomic(Head.new.raw)
   }
 
   deinit {
-    for chunk in 0..<chunks.count {
+    for chunk in 0..<chunkCount {
       platform_free(UnsafeMutableRawPointer(bitPattern: UInt(chunks.load(chunk))))
     }
   }
@@ -174,7 +177,7 @@ struct CallPool: ~Copyable {
   /// What all calls have counted, in one pass over their places.
   func counted() -> InlineArray<16, UInt64> {
     var sums = InlineArray<16, UInt64>(repeating: 0)
-    for chunk in 0..<chunks.count {
+    for chunk in 0..<chunkCount {
       guard let memory = UnsafeMutableRawPointer(bitPattern: UInt(chunks.loadAcquiring(chunk)))
       else { continue }
       for slot in 0..<CallPool.chunkSize {
@@ -188,7 +191,7 @@ struct CallPool: ~Copyable {
   }
 
   private func grow() throws(Failure) {
-    for chunk in 0..<chunks.count where chunks.loadAcquiring(chunk) == 0 {
+    for chunk in 0..<chunkCount where chunks.loadAcquiring(chunk) == 0 {
       guard
         let memory = platform_allocate(CallPool.chunkSize &* CallPool.stride)
       else { throw .noMemory }

@@ -13,6 +13,7 @@ struct Policy: ~Copyable {
   let ruleCount: Int
   let pool: CallPool
   let events: EventRing
+  private let eventMemory: Block
   let answers: AnswerCache
   let standardAnswer: UnsafeMutableRawPointer?
   let standardAnswerLength: Int
@@ -36,8 +37,9 @@ struct Policy: ~Copyable {
     let rules = try Slab<RetryRule>(count: Swift.max(1, ruleCount))
     for index in 0..<ruleCount { rules[index] = try source(index) }
     let pool = try CallPool(limit: configuration.maxCalls)
-    let events = try EventRing(
-      capacity: configuration.eventCapacity, recordWords: CallEvent.wordCount)
+    let eventMemory = try Block(
+      words: EventRing.wordCount(
+        capacity: configuration.eventCapacity, recordWords: CallEvent.wordCount))
     let answers = try AnswerCache(configuration)
     var copy: UnsafeMutableRawPointer?
     if let answer {
@@ -49,7 +51,9 @@ struct Policy: ~Copyable {
     self.rules = rules
     self.ruleCount = ruleCount
     self.pool = pool
-    self.events = events
+    events = EventRing(
+      capacity: configuration.eventCapacity, recordWords: CallEvent.wordCount, eventMemory.words)
+    self.eventMemory = eventMemory
     self.answers = answers
     standardAnswer = copy
     standardAnswerLength = length

@@ -1,5 +1,36 @@
 /// Retries as a share of the traffic: a bucket of thousandths of a retry into which requests pay.
-package struct RetryBudget: ~Copyable {
+package struct RetryBudget: ~Copyable, Engine {
+  package struct Configuration {
+    package let minPerSecond: UInt32
+    package let ratio: Double
+    package let quota: UInt32
+    package let initial: UInt32
+    let bucket: Limiter.Configuration
+
+    package init(
+      minPerSecond: UInt32, ratio: Double, quota: UInt32, initial: UInt32
+    ) throws(Failure) {
+      guard minPerSecond <= RetryBudget.maximum else {
+        throw .argument("min_per_second", "must be 0 ... 1,000,000")
+      }
+      guard ratio >= 0 && ratio <= 1000 else { throw .argument("ratio", "must be 0 ... 1000") }
+      guard quota >= 1 && quota <= RetryBudget.maximum else {
+        throw .argument("quota", "must be 1 ... 1,000,000")
+      }
+      guard initial <= quota else { throw .argument("initial", "must be 0 ... quota") }
+      let rate = try TokenRate(
+        capacity: Int64(quota) &* RetryBudget.whole, maxDebt: 0,
+        tokens: Int64(minPerSecond) &* RetryBudget.whole, interval: Time.second)
+      bucket = try Limiter.Configuration(
+        rate: rate, initial: Int64(initial) &* RetryBudget.whole, maxReservations: 0,
+        reservationTimeout: 1, observe: false)
+      self.minPerSecond = minPerSecond
+      self.ratio = ratio
+      self.quota = quota
+      self.initial = initial
+    }
+  }
+
   private let bucket: Limiter
   private let perRequest: Int64
   private let quota: UInt32
@@ -8,26 +39,23 @@ package struct RetryBudget: ~Copyable {
   private static let maximum: UInt32 = 1_000_000
 
   package init(
-    minPerSecond: UInt32, ratio: Double, quota: UInt32, initial: UInt32, now: Int64
-  ) throws(Failure) {
-    guard minPerSecond <= RetryBudget.maximum else {
-      throw .argument("min_per_second", "must be 0 ... 1,000,000")
-    }
-    guard ratio >= 0 && ratio <= 1000 else { throw .argument("ratio", "must be 0 ... 1000") }
-    guard quota >= 1 && quota <= RetryBudget.maximum else {
-      throw .argument("quota", "must be 1 ... 1,000,000")
-    }
-    guard initial <= quota else { throw .argument("initial", "must be 0 ... quota") }
-    let rate = try TokenRate(
-      capacity: Int64(quota) &* RetryBudget.whole, maxDebt: 0,
-      tokens: Int64(minPerSecond) &* RetryBudget.whole, interval: Time.second)
-    let bucket = try Limiter(
-      Limiter.Configuration(
-        rate: rate, initial: Int64(initial) &* RetryBudget.whole, maxReservations: 0,
-        reservationTimeout: 1, observe: false), seed: 0, now: now)
-    self.bucket = bucket
-    perRequest = Time.clamp(ratio * Double(RetryBudget.whole) + 0.5, limit: .max)
-    self.quota = quota
+    _ configuration: Configuration, _ ground: inout Ground, _ memory: consuming Block
+  ) {
+    bucket = Limiter(configuration.bucket, &ground, memory)
+    perRequest = Time.clamp(
+      configuration.ratio * Double(RetryBudget.whole) + 0.5, limit: .max)
+    quota = configuration.quota
+  }
+
+  package func begin(_ configuration: Configuration, _ beginning: Beginning) {
+    bucket.begin(configuration.bucket, beginning)
+  }
+
+  package func settle(_ salt: UInt64) { bucket.settle(salt) }
+
+  package init(_ configuration: Configuration, now: Int64) throws(Failure) {
+    try requireTime(now, "now_ns")
+    self = try RetryBudget.alone(configuration, Beginning(seed: 0, now: now))
   }
 
   /// Takes whole retries out, if they are there.

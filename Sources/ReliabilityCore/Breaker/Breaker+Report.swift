@@ -1,5 +1,3 @@
-import Synchronization
-
 // How calls end, and what that does to the state.
 
 extension Breaker {
@@ -63,15 +61,13 @@ extension Breaker {
   private func lengthenStreak(_ result: CallResult, _ current: BreakerWord) -> UInt64 {
     let era = current.generation &<< 32
     while true {
-      let old = streak.load(ordering: .relaxed)
+      let old = marks.load(Breaker.streak)
       let isPresent = old &>> 32 == era &>> 32
       let length = isPresent ? old & 0xffff_ffff : 0
       let next = result.failed ? Swift.min(length &+ 1, 0xffff_ffff) : 0
       // The usual case, a success after a success, writes nothing.
       if isPresent && next == length { return next }
-      if streak.compareExchange(expected: old, desired: era | next, ordering: .relaxed).exchanged {
-        return next
-      }
+      if marks.exchange(Breaker.streak, old, era | next) { return next }
     }
   }
 
@@ -99,9 +95,7 @@ extension Breaker {
       if counted.successes >= UInt64(configuration.successesToClose) {
         let closed = current.next(.closed, mode: current.mode, trips: current.trips)
         if move(current, closed, time, now) { return true }
-      } else if word.compareExchange(
-        expected: current.raw, desired: counted.raw, ordering: .acquiringAndReleasing
-      ).exchanged {
+      } else if exchange(current, counted) {
         return true
       }
       current = self.current()
@@ -124,7 +118,7 @@ extension Breaker {
       }
       let opened = current.next(.open, mode: current.mode, trips: earlier &+ 1)
       if move(current, opened, time, now, random) {
-        trips.wrappingAdd(1, ordering: .relaxed)
+        marks.add(Breaker.trips, 1)
         return
       }
       current = self.current()

@@ -1,5 +1,3 @@
-import Synchronization
-
 // What can be seen of a breaker: its state, its counters, its changes.
 
 extension Breaker {
@@ -49,7 +47,7 @@ extension Breaker {
     case .count: snapshot.window = counts.counts(era: current.generation)
     case .time: snapshot.window = steps.counts(era: current.generation, time)
     }
-    let streak = streak.load(ordering: .relaxed)
+    let streak = marks.load(Breaker.streak)
     if streak &>> 32 == current.generation & 0xffff_ffff {
       snapshot.streak = streak & 0xffff_ffff
     }
@@ -59,7 +57,7 @@ extension Breaker {
     snapshot.refused = tallies.total(Breaker.refused)
     snapshot.wouldRefuse = tallies.total(Breaker.wouldRefuse)
     snapshot.stale = tallies.total(Breaker.stale)
-    snapshot.trips = trips.load(ordering: .relaxed)
+    snapshot.trips = marks.load(Breaker.trips)
     return snapshot
   }
 

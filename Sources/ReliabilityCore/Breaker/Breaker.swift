@@ -1,11 +1,11 @@
-import Synchronization
-
 /// A circuit breaker. Its state is one word that is only ever exchanged whole; every change of state is a
 /// new generation, and a permit knows the generation it was given in, so that late results are
 /// recognised and change nothing.
-package struct Breaker: ~Copyable {
+package struct Breaker: ~Copyable, Engine {
   let timeline: Timeline
-  let word: Atomic<UInt64>
+  /// The word, behind those of the timeline: seldom written, like them.
+  private let head: AtomicWords
+  private static let word = 0
   /// By generation: until when it is open, or since when it is closed or half-open.
   let times: AtomicWords
   let permits: PermitTable
@@ -13,16 +13,20 @@ package struct Breaker: ~Copyable {
   let probes: PermitTable
   let counts: CountWindow
   let steps: TimeWindow
+  /// What failures and trips write.
+  let marks: AtomicWords
   /// Failures in a row, beside 32 bits of the generation they are of.
-  let streak: Atomic<UInt64>
+  static let streak = 0
+  static let trips = 1
   let events: EventRing
   let tallies: ThreadCounters
-  let trips: Atomic<UInt64>
   let configuration: BreakerConfiguration
   /// Of the jitter; 0: drawn from the caller's stream, which differs after a fork.
   let seed: UInt64
+  private let memory: Block
 
   package static let eventCount = 64
+  private static let eventWords = 4
   static let timeCount: UInt64 = 4
   /// What is counted.
   static let refused = 0
@@ -30,39 +34,53 @@ package struct Breaker: ~Copyable {
   static let stale = 2
   static let probeFlag: UInt64 = 1 << 63
 
+  package init(
+    _ configuration: BreakerConfiguration, _ ground: inout Ground, _ memory: consuming Block
+  ) {
+    let first = ground.shared.words(8)
+    timeline = Timeline(first)
+    head = first.from(Timeline.wordCount)
+    marks = ground.shared.words(2)
+    times = ground.shared.words(Int(Breaker.timeCount) &* 4)
+    counts = CountWindow(
+      size: configuration.window == .count ? Int(configuration.windowCalls) : 1, &ground)
+    steps = TimeWindow(length: configuration.windowLength, &ground)
+    tallies = ThreadCounters(&ground)
+    events = EventRing(
+      capacity: Breaker.eventCount, recordWords: Breaker.eventWords,
+      ground.shared.words(
+        EventRing.wordCount(capacity: Breaker.eventCount, recordWords: Breaker.eventWords)))
+    probes = PermitTable(
+      count: Int(configuration.halfOpenPermits), payloadWords: 1, &ground)
+    permits = PermitTable(count: Int(configuration.maxPermits), payloadWords: 1, &ground)
+    self.configuration = configuration
+    seed = configuration.seed
+    self.memory = memory
+  }
+
+  package func begin(_ configuration: BreakerConfiguration, _ beginning: Beginning) {
+    var seeds = SplitMix64(seed: beginning.seed)
+    permits.begin(seed: seeds.next())
+    probes.begin(seed: seeds.next())
+    times.begin(4 &+ Int(BreakerState.closed.rawValue), UInt64(bitPattern: beginning.now))
+    let word = BreakerWord(
+      state: .closed, mode: configuration.mode, trips: 0, successes: 0, generation: 1)
+    head.begin(Breaker.word, word.raw)
+  }
+
+  package func settle(_ salt: UInt64) {
+    permits.settle(salt)
+    probes.settle(salt)
+  }
+
   /// `seed` is of the jitter, `permitSeed` of the permits, `now` is when it is created.
   package init(
     _ configuration: BreakerConfiguration, seed: UInt64, permitSeed: UInt64, now: Int64
   ) throws(Failure) {
     try configuration.validate()
-    var seeds = SplitMix64(seed: permitSeed)
-    let times = try AtomicWords(count: Int(Breaker.timeCount) &* 4)
-    let permits = try PermitTable(
-      count: Int(configuration.maxPermits), payloadWords: 1, seed: seeds.next())
-    let probes = try PermitTable(
-      count: Int(configuration.halfOpenPermits), payloadWords: 1, seed: seeds.next())
-    let counts = try CountWindow(
-      size: configuration.window == .count ? Int(configuration.windowCalls) : 1)
-    let steps = try TimeWindow(length: configuration.windowLength)
-    let tallies = try ThreadCounters()
-    let events = try EventRing(capacity: Breaker.eventCount, recordWords: 4)
-    self.times = times
-    self.permits = permits
-    self.probes = probes
-    self.counts = counts
-    self.steps = steps
-    self.events = events
-    timeline = Timeline(now: 0)
-    word = Atomic(
-      BreakerWord(
-        state: .closed, mode: configuration.mode, trips: 0, successes: 0, generation: 1
-      ).raw)
-    streak = Atomic(0)
-    self.tallies = tallies
-    trips = Atomic(0)
-    self.configuration = configuration
-    self.seed = seed
-    self.times.store(4 &+ Int(BreakerState.closed.rawValue), UInt64(bitPattern: now))
+    var configuration = configuration
+    configuration.seed = seed
+    self = try Breaker.alone(configuration, Beginning(seed: permitSeed, now: now))
   }
 
   package enum Admission {
@@ -71,7 +89,13 @@ package struct Breaker: ~Copyable {
   }
 
   @inline(__always)
-  func current() -> BreakerWord { BreakerWord(raw: word.load(ordering: .acquiring)) }
+  func current() -> BreakerWord { BreakerWord(raw: head.loadAcquiring(Breaker.word)) }
+
+  /// Replaces the word; says whether it did.
+  @inline(__always)
+  func exchange(_ old: BreakerWord, _ new: BreakerWord) -> Bool {
+    head.exchange(Breaker.word, old.raw, new.raw)
+  }
 
   // MARK: - Acquire
 
@@ -165,7 +189,7 @@ package struct Breaker: ~Copyable {
   ) -> Bool {
     let index = timeIndex(of: to)
     let before = times.loadAcquiring(index)
-    guard word.load(ordering: .acquiring) == from.raw else { return false }
+    guard current().raw == from.raw else { return false }
     var openFor: Int64 = 0
     if to.state == .open {
       let random =
@@ -173,11 +197,7 @@ package struct Breaker: ~Copyable {
       openFor = configuration.openTime(trip: to.trips, chance: unitInterval(random))
     }
     let newTime = UInt64(bitPattern: Time.add(time, openFor))
-    guard times.exchange(index, before, newTime),
-      word.compareExchange(
-        expected: from.raw, desired: to.raw, ordering: .acquiringAndReleasing
-      ).exchanged
-    else { return false }
+    guard times.exchange(index, before, newTime), exchange(from, to) else { return false }
     let states =
       UInt64(truncatingIfNeeded: from.state.rawValue)
       | UInt64(truncatingIfNeeded: to.state.rawValue) &<< 8

@@ -33,6 +33,8 @@ package struct BreakerConfiguration: BitwiseCopyable {
   package var permitTimeout: Int64
   package var backpressureFails: Bool
   package var mode: BreakerMode
+  /// Of the jitter; 0: drawn from the caller's stream.
+  package var seed: UInt64
 
   package init() {
     consecutiveFailures = 0
@@ -53,6 +55,7 @@ package struct BreakerConfiguration: BitwiseCopyable {
     permitTimeout = 10 * Time.minute
     backpressureFails = false
     mode = .automatic
+    seed = 0
   }
 
   package func validate() throws(Failure) {

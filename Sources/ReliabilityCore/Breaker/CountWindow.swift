@@ -1,5 +1,3 @@
-import Synchronization
-
 /// The last results: how many there were, and which of them failed or were slow.
 ///
 /// A result takes the next position by one addition, and that is all a quick success does but at every
@@ -18,6 +16,7 @@ package struct CountWindow: ~Copyable {
 
   /// The next position, which every result writes; the era beside its first position, which they only read, so
   /// that it is in another cache line; and the ring.
+  private let anchor = Anchor()
   private let words: AtomicWords
   private static let next = 8
   private static let start = 24
@@ -33,16 +32,20 @@ package struct CountWindow: ~Copyable {
   /// The ring has `1 << lapBits` words.
   private let lapBits: UInt64
 
-  /// The last `size` results, at least 1. `next` is the first position.
-  package init(size: Int, next: UInt64 = 0) throws(Failure) {
+  /// The last `size` results, at least 1.
+  package init(size: Int, _ ground: inout Ground) {
     // As many words as hold the window wherever it begins, and one that late threads still mark.
     let needed = (size &+ 15) / 16 &+ 2
     lapBits = UInt64(truncatingIfNeeded: Int.bitWidth &- (needed &- 1).leadingZeroBitCount)
-    words = try AtomicWords(count: CountWindow.ring &+ (1 &<< Int(truncatingIfNeeded: lapBits)))
+    words = ground.shared.words(CountWindow.ring &+ (1 &<< Int(truncatingIfNeeded: lapBits)))
     self.size = UInt64(truncatingIfNeeded: size)
+  }
+
+  /// Begins at another position than the first.
+  package func begin(next: UInt64) {
     words.store(CountWindow.next, next)
-    for index in CountWindow.ring..<words.count {
-      words.store(index, place(next).lap &<< Mark.lapShift)
+    for index in 0..<(1 &<< Int(truncatingIfNeeded: lapBits)) {
+      words.store(CountWindow.ring &+ index, place(next).lap &<< Mark.lapShift)
     }
   }
 

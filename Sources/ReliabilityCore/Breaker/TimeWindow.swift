@@ -1,5 +1,3 @@
-import Synchronization
-
 /// The results of the last stretch of time, in ten steps. The step in progress is the eleventh, so that
 /// the window is never shorter than it was configured, and at most a tenth longer.
 ///
@@ -10,18 +8,17 @@ package struct TimeWindow: ~Copyable {
   private static let slots: Int64 = 16
   private static let stride = 4
 
+  private let anchor = Anchor()
   private let words: AtomicWords
   /// Divides by the length of a step.
   private let clock: TimeRatio
-  /// The last step with a failure or a slow call.
-  private let lastAlarm: Atomic<Int64>
+  /// The step from which on no failure or slow call is in the window.
+  private static let alarmEnd = 64
 
   /// The last `length` nanoseconds, 10 ns ... 1 year.
-  package init(length: Int64) throws(Failure) {
-    let words = try AtomicWords(count: Int(TimeWindow.slots) &* TimeWindow.stride)
-    self.words = words
+  package init(length: Int64, _ ground: inout Ground) {
+    words = ground.shared.words(TimeWindow.alarmEnd &+ 1)
     clock = TimeRatio(1, UInt64(bitPattern: Swift.max(1, length / TimeWindow.steps)))
-    lastAlarm = Atomic(-1 - TimeWindow.steps)
   }
 
   /// Adds a result. True when the rates must be looked at.
@@ -34,19 +31,23 @@ package struct TimeWindow: ~Copyable {
     if result.isAlarming {
       if result.failed { increment(base &+ 1, stamp) }
       if result.slow { increment(base &+ 2, stamp) }
-      lastAlarm.store(number, ordering: .relaxed)
+      words.store(TimeWindow.alarmEnd, UInt64(bitPattern: number &+ TimeWindow.steps &+ 1))
       return true
     }
     // A success raises no rate, except that there may now be enough calls to speak of one.
-    return number &- lastAlarm.load(ordering: .relaxed) <= TimeWindow.steps
+    return number < Int64(bitPattern: words.load(TimeWindow.alarmEnd))
       && counts(era: era, now).total == UInt64(truncatingIfNeeded: minimum)
   }
 
+  @inline(never)
   package func counts(era: UInt64, _ now: Int64) -> WindowCounts {
     let last = clock.applied(to: now)
     var counts = WindowCounts()
-    var number = Swift.max(0, last &- TimeWindow.steps)
-    while number <= last {
+    // Going back, so that whatever the time is, there is an end.
+    var back: Int64 = 0
+    while back <= TimeWindow.steps && back <= last {
+      let number = last &- back
+      back &+= 1
       let stamp = TimeWindow.stamp(number, era)
       let base = TimeWindow.base(number)
       let calls = count(base, stamp)
@@ -55,7 +56,6 @@ package struct TimeWindow: ~Copyable {
       // either kind than there are calls.
       counts.failures &+= Swift.min(calls, count(base &+ 1, stamp))
       counts.slow &+= Swift.min(calls, count(base &+ 2, stamp))
-      number &+= 1
     }
     return counts
   }

@@ -22,16 +22,18 @@ package struct PinTable: ~Copyable {
   /// Two words a slot: its tag, and the block's address.
   private let slots: AtomicWords
   private let hints: ThreadHints
+  private let memory: Block
   private let count: Int
   private let seed: UInt64
 
   package init(count: Int, seed: UInt64) throws(Failure) {
-    let slots = try AtomicWords(count: Swift.max(1, count) &* 2)
-    let hints = try ThreadHints(count: count)
-    self.slots = slots
-    self.hints = hints
+    let memory = try Block(words: ThreadHints.wordCount &+ count &* 2)
+    hints = ThreadHints(count: count, memory.words)
+    slots = memory.words.from(ThreadHints.wordCount)
+    self.memory = memory
     self.count = count
     self.seed = seed
+    hints.settle(0)
   }
 
   /// How many are out. Looks at every slot.

@@ -7,6 +7,7 @@ import Synchronization
 /// that a head which went and came back is noticed), in front of a count of those never used.
 package struct SlotPool: ~Copyable {
   private let next: AtomicWords
+  private let memory: Block
   /// `tag << 32 | slot + 1`; a low half of 0 is the empty stack.
   private let head: Atomic<UInt64>
   private let fresh: Atomic<Int>
@@ -17,8 +18,9 @@ package struct SlotPool: ~Copyable {
   private static let tagStep: UInt64 = 1 << 32
 
   package init(count: Int) throws(Failure) {
-    let next = try AtomicWords(count: Swift.max(1, count))
-    self.next = next
+    let memory = try Block(words: Swift.max(1, count))
+    next = memory.words
+    self.memory = memory
     self.count = count
     head = Atomic(0)
     fresh = Atomic(0)

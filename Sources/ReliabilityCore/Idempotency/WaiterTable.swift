@@ -27,6 +27,7 @@ package struct WaiterTable: ~Copyable {
   private static let shardShift: UInt64 = 60
 
   private let tickets: AtomicWords
+  private let memory: Block
   private let pool: SlotPool
   private let sequence: Atomic<UInt64>
   private let count: Int
@@ -38,12 +39,13 @@ package struct WaiterTable: ~Copyable {
 
   package init(count: Int, seed: UInt64) throws(Failure) {
     let slots = Swift.max(1, count)
-    let tickets = try AtomicWords(count: slots)
+    let memory = try Block(words: slots)
     let pool = try SlotPool(count: count)
     let waiters = try Slab<Waiter>(count: slots)
     let order = try Slab<IndexList.Link>(count: slots)
     let changes = try Slab<IndexList.Link>(count: slots)
-    self.tickets = tickets
+    tickets = memory.words
+    self.memory = memory
     self.pool = pool
     self.waiters = waiters
     self.order = order

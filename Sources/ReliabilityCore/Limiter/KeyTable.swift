@@ -7,8 +7,9 @@
 /// it two buckets, a slot is first taken unconfirmed, and nobody spends from it; it is confirmed after
 /// the window was searched for another of the same key. Of two unconfirmed ones the lower stays, and a
 /// confirmed one always does. Whoever finds an unconfirmed slot can finish the work.
-struct KeyTable: ~Copyable {
+struct KeyTable: BitwiseCopyable {
   private let slots: AtomicPairs
+  let count: Int
   private let groupMask: Int
   private let window: Int
 
@@ -19,14 +20,12 @@ struct KeyTable: ~Copyable {
   private static let confirmed: UInt64 = 1
 
   /// `count` is a power of two, at least 16.
-  init(count: Int) throws(Failure) {
-    let slots = try AtomicPairs(count: count)
+  init(count: Int, _ slots: AtomicPairs) {
     self.slots = slots
+    self.count = count
     groupMask = count / KeyTable.groupSize &- 1
     window = Swift.min(count, KeyTable.maximumWindow)
   }
-
-  var count: Int { slots.count }
 
   /// The tag of a key's hash, confirmed; never `unused` or `deleted`.
   static func tag(_ hash: UInt64) -> UInt64 {

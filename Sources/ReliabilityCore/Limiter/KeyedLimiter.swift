@@ -1,7 +1,5 @@
-import Synchronization
-
 /// A rate limiter with a bucket for every key, in memory that is bounded from the start.
-package struct KeyedLimiter: ~Copyable {
+package struct KeyedLimiter: ~Copyable, Engine {
   package struct Configuration {
     package let rate: KeyedRate
     package let slots: Int
@@ -10,6 +8,8 @@ package struct KeyedLimiter: ~Copyable {
     package let evict: Bool
     package let maxKeyBytes: Int
     package let observe: Bool
+    /// Of the hash.
+    package var seed: UInt64 = 0
 
     package init(
       rate: KeyedRate, maxKeys: UInt32, maxReservations: Int, reservationTimeout: Int64,
@@ -45,48 +45,56 @@ package struct KeyedLimiter: ~Copyable {
   private let table: KeyTable
   private let reservations: PermitTable
   private let hash: SipHash
-  /// The rates of the last epochs; `epoch` tells which one holds.
-  private let rates: AtomicWords
-  private let epoch: Atomic<UInt64>
-  private let moving: Atomic<Bool>
+  private let rates: RateEpochs
   private let tallies: ThreadCounters
   private static let refused = 0
   private static let wouldRefuse = 1
-  private let evicted: Atomic<UInt64>
-  private let noPlace: Atomic<UInt64>
+  private let marks: AtomicWords
+  private static let evicted = 0
+  private static let noPlace = 1
   private let maxReservations: Int
   private let reservationTimeout: Int64
   private let maxKeyBytes: Int
   private let evict: Bool
   private let observe: Bool
+  private let memory: Block
 
-  private static let epochs: UInt64 = 4
   private static let epochMask: UInt64 = (1 << 23) - 1
 
   package init(
-    _ configuration: Configuration, seed: UInt64, permitSeed: UInt64, now: Int64
-  ) throws(Failure) {
-    let table = try KeyTable(count: configuration.slots)
-    let reservations = try PermitTable(
-      count: configuration.maxReservations, payloadWords: 3, seed: permitSeed)
-    let tallies = try ThreadCounters()
-    let rates = try AtomicWords(count: Int(KeyedLimiter.epochs) &* 8)
-    self.table = table
-    self.reservations = reservations
-    self.rates = rates
-    timeline = Timeline(now: now)
-    hash = SipHash(seed: seed)
-    epoch = Atomic(0)
-    moving = Atomic(false)
-    self.tallies = tallies
-    evicted = Atomic(0)
-    noPlace = Atomic(0)
+    _ configuration: Configuration, _ ground: inout Ground, _ memory: consuming Block
+  ) {
+    rates = RateEpochs(&ground)
+    timeline = Timeline(rates.rest)
+    marks = ground.shared.words(2)
+    table = KeyTable(
+      count: configuration.slots, ground.shared.pairs(configuration.slots))
+    tallies = ThreadCounters(&ground)
+    reservations = PermitTable(
+      count: configuration.maxReservations, payloadWords: 3, &ground)
+    hash = SipHash(seed: configuration.seed)
     maxReservations = configuration.maxReservations
     reservationTimeout = configuration.reservationTimeout
     maxKeyBytes = configuration.maxKeyBytes
     evict = configuration.evict
     observe = configuration.observe
-    write(configuration.rate, epoch: 0)
+    self.memory = memory
+  }
+
+  package func begin(_ configuration: Configuration, _ beginning: Beginning) {
+    timeline.begin(beginning.now)
+    rates.begin(KeyedRate.wordCount) { configuration.rate.word($0) }
+    reservations.begin(seed: beginning.seed)
+  }
+
+  package func settle(_ salt: UInt64) { reservations.settle(salt) }
+
+  package init(
+    _ configuration: Configuration, seed: UInt64, permitSeed: UInt64, now: Int64
+  ) throws(Failure) {
+    var configuration = configuration
+    configuration.seed = seed
+    self = try KeyedLimiter.alone(configuration, Beginning(seed: permitSeed, now: now))
   }
 
   package var slots: Int { table.count }
@@ -260,12 +268,15 @@ package struct KeyedLimiter: ~Copyable {
     guard configuration.observe == observe else {
       throw .argument("observe", "cannot be changed while in use")
     }
-    guard moving.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
-    else { throw Failure(.state, "limiter", "another reconfigure is under way") }
-    let next = epoch.load(ordering: .relaxed) &+ 1
-    write(configuration.rate, epoch: next)
-    epoch.store(next, ordering: .releasing)
-    moving.store(false, ordering: .releasing)
+    let present = rates.current
+    // One that was decided, and not entered yet.
+    if rates.isDecided(present &+ 1) { rates.enter(present &+ 1) }
+    let number = rates.current
+    let isOurs = rates.decide(after: number, KeyedRate.wordCount) { configuration.rate.word($0) }
+    guard isOurs else {
+      throw Failure(.state, "limiter", "another reconfigure is under way")
+    }
+    rates.enter(number &+ 1)
   }
 
   package func busyKeys(now: Int64) -> Int {
@@ -283,7 +294,7 @@ package struct KeyedLimiter: ~Copyable {
     Counters(
       refused: tallies.total(KeyedLimiter.refused),
       wouldRefuse: tallies.total(KeyedLimiter.wouldRefuse),
-      evicted: evicted.load(ordering: .relaxed), noPlace: noPlace.load(ordering: .relaxed))
+      evicted: marks.load(KeyedLimiter.evicted), noPlace: marks.load(KeyedLimiter.noPlace))
   }
 
   /// Gives back `tokens` of a charge, by the rules of `TokenBucket.refund`.
@@ -294,7 +305,7 @@ package struct KeyedLimiter: ~Copyable {
     // At the rate that it was charged at, which is known for two changes.
     let changes = (epochMark() &- charge.epoch) & KeyedLimiter.epochMask
     guard changes <= 2 else { return }
-    let then = rate(of: epoch.load(ordering: .acquiring) &- changes)
+    let then = rate(of: rates.current &- changes)
     let cost = then.cost(tokens)
     guard cost > 0 && charge.level > time else { return }
     // Beyond this there is debt, and others wait.
@@ -314,7 +325,7 @@ package struct KeyedLimiter: ~Copyable {
   }
 
   /// The epoch of the rate, as far as a permit remembers it.
-  private func epochMark() -> UInt64 { epoch.load(ordering: .acquiring) & KeyedLimiter.epochMask }
+  private func epochMark() -> UInt64 { rates.current & KeyedLimiter.epochMask }
 
   private func charge(_ tag: UInt64, _ tokens: Int64, _ time: Int64) throws(Failure) {
     let rate = rate()
@@ -333,23 +344,18 @@ package struct KeyedLimiter: ~Copyable {
   ) throws(Failure) -> Bool {
     var tookPlace = false
     let outcome = table.change(tag, time, evict: evict, evicted: &tookPlace, decide)
-    if tookPlace { evicted.wrappingAdd(1, ordering: .relaxed) }
+    if tookPlace { marks.add(KeyedLimiter.evicted, 1) }
     guard case .noPlace = outcome else { return true }
-    noPlace.wrappingAdd(1, ordering: .relaxed)
+    marks.add(KeyedLimiter.noPlace, 1)
     return false
   }
 
-  private func write(_ rate: KeyedRate, epoch: UInt64) {
-    let base = Int(truncatingIfNeeded: epoch & (KeyedLimiter.epochs &- 1)) &* 8
-    for index in 0..<KeyedRate.wordCount { rates.store(base &+ index, rate.word(index)) }
-  }
+  @inline(__always)
+  private func rate() -> KeyedRate { rate(of: rates.current) }
 
   @inline(__always)
-  private func rate() -> KeyedRate { rate(of: epoch.load(ordering: .acquiring)) }
-
-  @inline(__always)
-  private func rate(of number: UInt64) -> KeyedRate {
-    let base = Int(truncatingIfNeeded: number & (KeyedLimiter.epochs &- 1)) &* 8
-    return KeyedRate { rates.load(base &+ $0) }
+  private func rate(of epoch: UInt64) -> KeyedRate {
+    let start = rates.start(of: epoch)
+    return KeyedRate { rates.word(start, $0) }
   }
 }

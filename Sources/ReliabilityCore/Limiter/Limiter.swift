@@ -1,7 +1,5 @@
-import Synchronization
-
 /// A rate limiter: a token bucket, the reservations that are open, and what was refused.
-package struct Limiter: ~Copyable {
+package struct Limiter: ~Copyable, Engine {
   package struct Configuration {
     package var rate: TokenRate
     package var initial: Int64
@@ -37,25 +35,40 @@ package struct Limiter: ~Copyable {
   private let tallies: ThreadCounters
   private static let refused = 0
   private static let wouldRefuse = 1
-  private let forgiven: Atomic<UInt64>
+  /// Behind the words of the bucket and of the timeline, which are seldom written either.
+  private let marks: AtomicWords
+  private static let forgiven = 0
   private let reservationTimeout: Int64
   private let observe: Bool
   private let maxReservations: Int
+  private let memory: Block
 
-  package init(_ configuration: Configuration, seed: UInt64, now: Int64) throws(Failure) {
-    try requireTime(now, "now_ns")
-    let bucket = try TokenBucket(configuration.rate, initial: configuration.initial, now: now)
-    let reservations = try PermitTable(
-      count: configuration.maxReservations, payloadWords: 3, seed: seed)
-    let tallies = try ThreadCounters()
-    self.bucket = bucket
-    self.reservations = reservations
-    timeline = Timeline(now: now)
-    self.tallies = tallies
-    forgiven = Atomic(0)
+  package init(
+    _ configuration: Configuration, _ ground: inout Ground, _ memory: consuming Block
+  ) {
+    bucket = TokenBucket(&ground)
+    timeline = Timeline(bucket.rest)
+    marks = bucket.rest.from(Timeline.wordCount)
+    tallies = ThreadCounters(&ground)
+    reservations = PermitTable(
+      count: configuration.maxReservations, payloadWords: 3, &ground)
     reservationTimeout = configuration.reservationTimeout
     observe = configuration.observe
     maxReservations = configuration.maxReservations
+    self.memory = memory
+  }
+
+  package func begin(_ configuration: Configuration, _ beginning: Beginning) {
+    timeline.begin(beginning.now)
+    bucket.begin(configuration.rate, initial: configuration.initial, now: beginning.now)
+    reservations.begin(seed: beginning.seed)
+  }
+
+  package func settle(_ salt: UInt64) { reservations.settle(salt) }
+
+  package init(_ configuration: Configuration, seed: UInt64, now: Int64) throws(Failure) {
+    try requireTime(now, "now_ns")
+    self = try Limiter.alone(configuration, Beginning(seed: seed, now: now))
   }
 
   @inline(__always)
@@ -142,7 +155,7 @@ package struct Limiter: ~Copyable {
       }
     } else {
       let lost = bucket.charge(actual &- charge.tokens, time)
-      if lost > 0 { forgiven.wrappingAdd(UInt64(bitPattern: lost), ordering: .relaxed) }
+      if lost > 0 { marks.add(Limiter.forgiven, UInt64(bitPattern: lost)) }
     }
     return true
   }
@@ -191,7 +204,7 @@ package struct Limiter: ~Copyable {
     Counters(
       refused: tallies.total(Limiter.refused),
       wouldRefuse: tallies.total(Limiter.wouldRefuse),
-      forgiven: forgiven.load(ordering: .relaxed))
+      forgiven: marks.load(Limiter.forgiven))
   }
 
   @inline(__always)

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// A token bucket whose whole state is one word: the level, how many units (`TokenRate`) have been
 /// spent or have spilled over since time 0. Tokens are there while the level is below what has flowed
 /// in, and the bucket is full one capacity below that. A level ahead of the flow is debt.
@@ -7,31 +5,31 @@ import Synchronization
 /// A change of rate moves to the next of four epochs, each with a rate and a word of its own. The old
 /// word is closed by its top bit, so that nobody can spend from it any more; whoever finds it closed
 /// completes the move. No thread ever waits for another.
-package struct TokenBucket: ~Copyable {
-  private let epoch: Atomic<UInt64>
-  private let moving: Atomic<Bool>
-  private let epochs: AtomicWords
+package struct TokenBucket: BitwiseCopyable {
+  /// Where an epoch starts there is its level, beside its number.
+  private let epochs: RateEpochs
 
-  private static let epochCount: UInt64 = 4
-  /// A cache line for the word, which every decision changes, and two for what only a change of rate does.
-  private static let stride = 24
-  private static let rateOffset = 8
-  /// Words behind the rate: what had flowed in at the change to it, before and after.
-  private static let flowedBefore = 18
-  private static let flowedAfter = 19
   private static let closed: UInt64 = 1 << 63
+  /// A level that the change to its epoch has not set yet.
+  private static let unset: UInt64 = .max
   /// Keeps the stored level positive although it may be as low as −capacity.
   private static let bias: Int64 = 1 << 61
   /// Below every level.
   private static let lowest: Int64 = -1 << 61
 
-  package init(_ rate: TokenRate, initial: Int64, now: Int64) throws(Failure) {
-    let epochs = try AtomicWords(count: Int(TokenBucket.epochCount) &* TokenBucket.stride)
-    self.epochs = epochs
-    epoch = Atomic(0)
-    moving = Atomic(false)
-    write(rate, epoch: 0)
-    self.epochs.store(0, TokenBucket.stored(rate.flow.applied(to: now) &- rate.units(initial)))
+  init(_ ground: inout Ground) { epochs = RateEpochs(&ground) }
+
+  /// Six words that are seldom written.
+  var rest: AtomicWords { epochs.rest }
+
+  @inline(__always)
+  private var levels: AtomicPairs { epochs.pairs }
+
+  func begin(_ rate: TokenRate, initial: Int64, now: Int64) {
+    epochs.begin(TokenRate.wordCount) { rate.word($0) }
+    let level = rate.flow.applied(to: now) &- rate.units(initial)
+    // Beside the number of the epoch, plus 1: no pair of zeros is a level.
+    _ = levels.exchange(epochs.start(of: 0), (0, 0), (TokenBucket.stored(level), 1))
   }
 
   /// The bucket as one attempt at a change sees it, in units.
@@ -61,25 +59,41 @@ package struct TokenBucket: ~Copyable {
   @inline(__always)
   private func view(_ now: Int64) -> View {
     while true {
-      let number = epoch.load(ordering: .acquiring)
-      let word = TokenBucket.word(of: number)
-      let rate = rate(at: word)
+      let number = epochs.current
+      let word = epochs.start(of: number)
+      let rate = rate(of: number)
       let flowed = rate.flow.applied(to: now)
       // Read last, so that other threads have little time to change it before it is exchanged.
-      let raw = epochs.loadAcquiring(word)
-      guard epoch.load(ordering: .acquiring) == number else { continue }
+      let raw = levels.firstAcquiring(word)
+      guard epochs.current == number else { continue }
       if raw & TokenBucket.closed == 0 {
         let level = Swift.max(TokenBucket.level(raw), flowed &- rate.units(rate.capacity))
         return View(
           rate: rate, epoch: number, word: word, raw: raw, level: level, flowed: flowed)
       }
+      open(number, raw, now)
+    }
+  }
+
+  /// Finds an epoch closed: completes the change to the next.
+  @inline(never)
+  private func open(_ number: UInt64, _ raw: UInt64, _ now: Int64) {
+    if epochs.isDecided(number &+ 1) {
       completeMove(from: number, now)
+      // The words of a change that nobody can complete were not written by us.
+      if epochs.current == number { epochs.forget(number &+ 1) }
+      return
+    }
+    // A closed epoch without a next is not our work, and would hold up everybody. Taken for empty it promises nothing.
+    if epochs.current == number && !epochs.isDecided(number &+ 1) {
+      let flowed = rate(of: number).flow.applied(to: now)
+      _ = levels.exchangeFirst(epochs.start(of: number), raw, TokenBucket.stored(flowed))
     }
   }
 
   @inline(__always)
   private func exchange(_ view: View, _ level: Int64) -> Bool {
-    epochs.exchange(view.word, view.raw, TokenBucket.stored(level))
+    levels.exchangeFirst(view.word, view.raw, TokenBucket.stored(level))
   }
 
   /// Takes `tokens` if they are there. `tokens` is in `0...TokenRate.maximumTokens`.
@@ -191,22 +205,22 @@ package struct TokenBucket: ~Copyable {
     guard epoch &- charge.epoch <= 2 else { return nil }
     if epoch &- charge.epoch == 2 {
       // A smaller capacity in between has cut what would have been there without the charge.
-      let between = rate(at: TokenBucket.word(of: charge.epoch &+ 1)).capacity
-      let before = rate(at: TokenBucket.word(of: charge.epoch)).capacity
-      let after = rate(at: TokenBucket.word(of: epoch)).capacity
+      let between = rate(of: charge.epoch &+ 1).capacity
+      let before = rate(of: charge.epoch).capacity
+      let after = rate(of: epoch).capacity
       if between < before && between < after { return nil }
     }
     var level = charge.level
     var forgiven: Int64 = 0
     var number = charge.epoch
     while number != epoch {
-      let old = rate(at: TokenBucket.word(of: number))
+      let old = rate(of: number)
       number &+= 1
-      let word = TokenBucket.word(of: number)
-      let new = rate(at: word)
+      let new = rate(of: number)
       // What had flowed in when the rate changed, in the units of both.
-      let before = Int64(bitPattern: epochs.load(word &+ TokenBucket.flowedBefore))
-      let after = Int64(bitPattern: epochs.load(word &+ TokenBucket.flowedAfter))
+      guard let time = epochs.settled(number) else { return nil }
+      let before = old.flow.applied(to: Int64(bitPattern: time))
+      let after = new.flow.applied(to: Int64(bitPattern: time))
       guard let moved = TokenBucket.scale((level &- before).magnitude, old, new),
         let lost = TokenBucket.scale(forgiven.magnitude, old, new)
       else { return nil }
@@ -229,7 +243,7 @@ package struct TokenBucket: ~Copyable {
       let view = view(now)
       let bottom = Swift.max(view.level, view.flowed &+ view.rate.units(view.rate.maxDebt))
       // No more than there is room for, before the multiplication.
-      let room = (bottom &- view.level) / view.rate.unitsPerToken
+      let room = (bottom &- view.level) / Swift.max(1, view.rate.unitsPerToken)
       let taken = Swift.min(tokens, room)
       if exchange(view, view.level &+ view.rate.units(taken)) { return tokens &- taken }
     }
@@ -241,48 +255,49 @@ package struct TokenBucket: ~Copyable {
     return view.rate.tokens(view.available)
   }
 
-  package func currentRate() -> TokenRate {
-    rate(at: TokenBucket.word(of: epoch.load(ordering: .acquiring)))
-  }
+  package func currentRate() -> TokenRate { rate(of: epochs.current) }
 
   /// Moves to another rate: what is available stays, up to the new capacity; debts stay.
   package func move(to rate: TokenRate, _ now: Int64) throws(Failure) {
-    guard moving.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
-    else { throw Failure(.state, "limiter", "another reconfigure is under way") }
-    let number = epoch.load(ordering: .acquiring)
-    write(rate, epoch: number &+ 1)
-    epochs.storeReleasing(
-      TokenBucket.word(of: number &+ 1), TokenBucket.unset(epoch: number &+ 1))
-    let word = TokenBucket.word(of: number)
-    while true {
-      let raw = epochs.loadAcquiring(word)
-      if epochs.exchange(word, raw, raw | TokenBucket.closed) { break }
+    let number = epochs.current
+    if epochs.isDecided(number &+ 1) { completeMove(from: number, now) }
+    let present = epochs.current
+    guard epochs.decide(after: present, TokenRate.wordCount, { rate.word($0) }) else {
+      throw Failure(.state, "limiter", "another reconfigure is under way")
     }
-    completeMove(from: number, now)
-    moving.store(false, ordering: .releasing)
+    completeMove(from: present, now)
   }
 
-  /// Carries the level of a closed epoch over to the next, unless that is done.
+  /// Carries the level of an epoch over to the next, which is decided, unless that is done. Any number of threads
+  /// may do so at once: each step has one outcome, and late ones change nothing.
   private func completeMove(from number: UInt64, _ now: Int64) {
-    let old = TokenBucket.word(of: number)
-    let new = TokenBucket.word(of: number &+ 1)
-    let oldRate = rate(at: old)
-    let newRate = rate(at: new)
-    let raw = epochs.loadAcquiring(old)
-    let flowed = oldRate.flow.applied(to: now)
+    guard let settled = epochs.settled(number &+ 1, UInt64(bitPattern: now)) else { return }
+    let time = Int64(bitPattern: settled)
+    let old = epochs.start(of: number)
+    let new = epochs.start(of: number &+ 1)
+    while true {
+      let (raw, mark) = levels.load(new)
+      if mark >= number &+ 2 { break }
+      if levels.exchange(new, (raw, mark), (TokenBucket.unset, number &+ 2)) { break }
+    }
+    var raw: UInt64
+    while true {
+      let (present, mark) = levels.load(old)
+      guard mark == number &+ 1 else { return }
+      raw = present
+      if raw & TokenBucket.closed != 0 { break }
+      if levels.exchange(old, (raw, mark), (raw | TokenBucket.closed, mark)) { break }
+    }
+    let oldRate = rate(of: number)
+    let newRate = rate(of: number &+ 1)
+    let flowed = oldRate.flow.applied(to: time)
     let level = Swift.max(
       TokenBucket.level(raw & ~TokenBucket.closed),
       flowed &- oldRate.units(oldRate.capacity))
     let available = TokenBucket.convert(flowed &- level, oldRate, newRate)
-    let flowedAfter = newRate.flow.applied(to: now)
-    epochs.store(new &+ TokenBucket.flowedBefore, UInt64(bitPattern: flowed))
-    epochs.store(new &+ TokenBucket.flowedAfter, UInt64(bitPattern: flowedAfter))
-    // Only the first to get here finds the word unset for this very epoch.
-    _ = epochs.exchange(
-      new, TokenBucket.unset(epoch: number &+ 1),
-      TokenBucket.stored(flowedAfter &- available))
-    _ = epoch.compareExchange(
-      expected: number, desired: number &+ 1, ordering: .acquiringAndReleasing)
+    let next = TokenBucket.stored(newRate.flow.applied(to: time) &- available)
+    _ = levels.exchange(new, (TokenBucket.unset, number &+ 2), (next, number &+ 2))
+    epochs.enter(number &+ 1)
   }
 
   /// Units of one rate in those of another, within the new one's capacity and debt.
@@ -303,14 +318,6 @@ package struct TokenBucket: ~Copyable {
     .neverFits, "tokens", "more than the capacity: it could never be admitted")
 
   @inline(__always)
-  private static func word(of epoch: UInt64) -> Int {
-    Int(truncatingIfNeeded: epoch & (epochCount &- 1)) &* stride
-  }
-
-  @inline(__always)
-  private static func unset(epoch: UInt64) -> UInt64 { closed | (epoch & ~closed) }
-
-  @inline(__always)
   private static func stored(_ level: Int64) -> UInt64 {
     UInt64(bitPattern: level &+ bias) & ~closed
   }
@@ -318,14 +325,9 @@ package struct TokenBucket: ~Copyable {
   @inline(__always)
   private static func level(_ raw: UInt64) -> Int64 { Int64(bitPattern: raw) &- bias }
 
-  private func write(_ rate: TokenRate, epoch: UInt64) {
-    let word = TokenBucket.word(of: epoch)
-    let place = word &+ TokenBucket.rateOffset
-    for index in 0..<TokenRate.wordCount { epochs.store(place &+ index, rate.word(index)) }
-  }
-
   @inline(__always)
-  private func rate(at word: Int) -> TokenRate {
-    TokenRate { epochs.load(word &+ TokenBucket.rateOffset &+ $0) }
+  private func rate(of epoch: UInt64) -> TokenRate {
+    let start = epochs.start(of: epoch)
+    return TokenRate { epochs.word(start, $0) }
   }
 }

@@ -82,7 +82,8 @@ package struct TokenRate: BitwiseCopyable {
 
   /// Units as whole tokens, rounded down; a debt is rounded up.
   func tokens(_ units: Int64) -> Int64 {
-    units >= 0
-      ? units / unitsPerToken : 0 &- ((0 &- units &+ unitsPerToken &- 1) / unitsPerToken)
+    // Of a rate from memory that was overwritten, too.
+    let size = Swift.max(1, unitsPerToken)
+    return units >= 0 ? units / size : 0 &- ((0 &- units &+ size &- 1) / size)
   }
 }

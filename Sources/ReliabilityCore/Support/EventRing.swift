@@ -4,29 +4,42 @@ import Synchronization
 ///
 /// Each record is guarded by a sequence number: odd while it is written, and `2·position + 2` once
 /// the event at that position is complete. A reader that finds another number has been overtaken.
-package struct EventRing: ~Copyable {
+package struct EventRing: BitwiseCopyable {
+  /// The next position, in a line of its own, then the records.
   private let words: AtomicWords
-  private let head: Atomic<UInt64>
   private let mask: UInt64
   private let stride: Int
 
+  private static let head = 0
+  private static let records = 8
+
   /// `capacity` is a power of two; every record has `recordWords` words.
-  package init(capacity: Int, recordWords: Int) throws(Failure) {
-    let words = try AtomicWords(count: capacity &* (recordWords &+ 1))
+  package static func wordCount(capacity: Int, recordWords: Int) -> Int {
+    records &+ capacity &* (recordWords &+ 1)
+  }
+
+  /// As many words as `wordCount` says.
+  package init(capacity: Int, recordWords: Int, _ words: AtomicWords) {
     self.words = words
     stride = recordWords &+ 1
     mask = UInt64(truncatingIfNeeded: capacity &- 1)
-    head = Atomic(0)
+  }
+
+  @inline(__always)
+  private func base(_ position: UInt64) -> Int {
+    EventRing.records &+ Int(truncatingIfNeeded: position & mask) &* stride
   }
 
   /// Appends a record of as many words as the ring's have.
   @inline(__always)
   package func append<let count: Int>(_ record: InlineArray<count, UInt64>) {
-    let position = head.wrappingAdd(1, ordering: .relaxed).oldValue
-    let base = Int(truncatingIfNeeded: position & mask) &* stride
+    let position = words.add(EventRing.head, 1)
+    let base = base(position)
     let before = words.load(base)
-    // A writer that is a whole lap behind, or still writing here, keeps the record; ours is lost.
-    guard before & 1 == 0, before <= position &* 2,
+    // A writer that is a whole lap behind, or still writing here, keeps the record; ours is lost. One that
+    // is two laps behind is gone, with its process.
+    let isGone = before &+ (mask &+ 1) &* 4 <= position &* 2
+    guard before & 1 == 0 || isGone, before <= position &* 2,
       words.exchange(base, before, position &* 2 &+ 1)
     else { return }
     // Orders the words behind the odd number for a reader that sees any of them.
@@ -43,7 +56,7 @@ package struct EventRing: ~Copyable {
   package func next(
     cursor: inout UInt64, lost: inout UInt64, _ word: (Int, UInt64) -> Void
   ) -> Bool {
-    let end = head.load(ordering: .acquiring)
+    let end = words.loadAcquiring(EventRing.head)
     // A cursor from nowhere starts at the oldest.
     if cursor > end { cursor = 0 }
     let oldest = end > mask &+ 1 ? end &- mask &- 1 : 0
@@ -52,14 +65,18 @@ package struct EventRing: ~Copyable {
       cursor = oldest
     }
     while cursor < end {
-      let base = Int(truncatingIfNeeded: cursor & mask) &* stride
+      let base = base(cursor)
       let complete = cursor &* 2 &+ 2
       let sequence = words.loadAcquiring(base)
       if sequence < complete {
         // Its writer is at it still, and it comes with a later call; unless the writer found the place
-        // taken by one a lap behind, which shows when the next event is there already.
-        let next = Int(truncatingIfNeeded: (cursor &+ 1) & mask) &* stride
-        guard sequence & 1 == 0, words.loadAcquiring(next) >= complete &+ 2 else { return false }
+        // taken by one a lap behind, which shows when the next event is there already, or is gone, which is
+        // what half a lap of later ones says.
+        let isGone = end &- cursor > (mask &+ 1) / 2
+        guard
+          isGone
+            || sequence & 1 == 0 && words.loadAcquiring(self.base(cursor &+ 1)) >= complete &+ 2
+        else { return false }
       }
       if sequence == complete {
         for index in 0..<(stride &- 1) { word(index, words.load(base &+ 1 &+ index)) }

@@ -1,26 +1,26 @@
-public import Platform
-public import Synchronization
+import Synchronization
 
-// Both types are public and frozen with an inlinable deinit, because Embedded Swift destroys a
-// noncopyable value in another module only where it can see the deinit. They are not exported.
+// Views of memory that somebody else keeps: a block of one process, or a region that several share.
+// All of it is zero at first. Indices come from the library itself and are within the memory; nothing that a
+// caller passes, or that was read from shared memory, reaches one unchecked.
 
-/// A fixed array of words shared by threads, from the platform's allocator. Indices come from the
-/// library itself and are below `count`; nothing a caller passes reaches one unchecked.
-@frozen public struct AtomicWords: ~Copyable {
-  @usableFromInline let base: UnsafeMutablePointer<Atomic<UInt64>>
-  package let count: Int
+/// Words shared by threads, and by processes where they lie in a region.
+package struct AtomicWords: BitwiseCopyable {
+  private let base: UnsafeMutablePointer<Atomic<UInt64>>
 
-  /// `count` zeros, at the start of a cache line.
-  package init(count: Int) throws(Failure) {
-    guard let memory = platform_allocate(count &* MemoryLayout<UInt64>.size) else {
-      throw .noMemory
-    }
-    // An all-zero word is a valid Atomic<UInt64>, which has no destructor to run either.
+  /// An all-zero word is a valid Atomic<UInt64>, which has no destructor to run either.
+  package init(at memory: UnsafeMutableRawPointer) {
     base = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
-    self.count = count
   }
 
-  @inlinable deinit { platform_free(base) }
+  /// The same, two by two.
+  @inline(__always)
+  package var pairs: AtomicPairs { AtomicPairs(at: UnsafeMutableRawPointer(base)) }
+
+  /// The words from `start` on.
+  package func from(_ start: Int) -> AtomicWords {
+    AtomicWords(at: UnsafeMutableRawPointer(base + start))
+  }
 
   @inline(__always)
   package func load(_ index: Int) -> UInt64 { base[index].load(ordering: .relaxed) }
@@ -52,35 +52,46 @@ public import Synchronization
       expected: expected, desired: desired, ordering: .acquiringAndReleasing
     ).exchanged
   }
+
+  /// A word's first value, which is never 0 again: whoever comes second changes nothing.
+  package func begin(_ index: Int, _ value: UInt64) { _ = exchange(index, 0, value) }
 }
 
-/// A fixed array of pairs of words, each pair exchanged as one. Indices as in `AtomicWords`.
-@frozen public struct AtomicPairs: ~Copyable {
-  @usableFromInline let base: UnsafeMutablePointer<Atomic<WordPair>>
-  package let count: Int
+/// Pairs of words, each pair exchanged as one.
+package struct AtomicPairs: BitwiseCopyable {
+  private let base: UnsafeMutablePointer<Atomic<WordPair>>
 
-  /// `count` pairs of zeros, four to a cache line.
-  package init(count: Int) throws(Failure) {
-    guard let memory = platform_allocate(count &* MemoryLayout<WordPair>.stride) else {
-      throw .noMemory
-    }
+  package init(at memory: UnsafeMutableRawPointer) {
     base = memory.assumingMemoryBound(to: Atomic<WordPair>.self)
-    self.count = count
   }
-
-  @inlinable deinit { platform_free(base) }
 
   /// A pair that stood there: the second word was read while the first did not change. An exchange
   /// compares both, so that a pair which was replaced by its like meanwhile does no harm.
   @inline(__always)
   package func load(_ index: Int) -> (UInt64, UInt64) {
-    let words = UnsafeMutableRawPointer(base + index).assumingMemoryBound(
-      to: Atomic<UInt64>.self)
+    let words = words(index)
     while true {
       let first = words[0].load(ordering: .acquiring)
       let second = words[1].load(ordering: .acquiring)
       if words[0].load(ordering: .relaxed) == first { return (first, second) }
     }
+  }
+
+  /// The first word of a pair alone.
+  @inline(__always)
+  package func first(_ index: Int) -> UInt64 { words(index)[0].load(ordering: .relaxed) }
+
+  @inline(__always)
+  package func firstAcquiring(_ index: Int) -> UInt64 {
+    words(index)[0].load(ordering: .acquiring)
+  }
+
+  /// Replaces the first word alone; says whether it did.
+  @inline(__always)
+  package func exchangeFirst(_ index: Int, _ expected: UInt64, _ desired: UInt64) -> Bool {
+    words(index)[0].compareExchange(
+      expected: expected, desired: desired, ordering: .acquiringAndReleasing
+    ).exchanged
   }
 
   /// Replaces one pair by another; says whether it did.
@@ -94,32 +105,9 @@ public import Synchronization
       ordering: .sequentiallyConsistent
     ).exchanged
   }
-}
-
-/// A fixed array of plain values, from the platform's allocator, zero at first.
-///
-/// Invariant: `Element` is trivial, and all of its bytes zero is a value of it.
-@frozen public struct Slab<Element: BitwiseCopyable>: ~Copyable {
-  @usableFromInline let base: UnsafeMutablePointer<Element>
-  package let count: Int
-
-  package init(count: Int) throws(Failure) {
-    guard let memory = platform_allocate(count &* MemoryLayout<Element>.stride) else {
-      throw .noMemory
-    }
-    base = memory.assumingMemoryBound(to: Element.self)
-    self.count = count
-  }
-
-  @inlinable deinit { platform_free(base) }
 
   @inline(__always)
-  package subscript(index: Int) -> Element {
-    get { base[index] }
-    nonmutating set { base[index] = newValue }
+  private func words(_ index: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    UnsafeMutableRawPointer(base + index).assumingMemoryBound(to: Atomic<UInt64>.self)
   }
-
-  /// The element in place, for updates of single fields.
-  @inline(__always)
-  package func at(_ index: Int) -> UnsafeMutablePointer<Element> { base + index }
 }

@@ -1,11 +1,12 @@
-import Synchronization
-
 /// The permits that are out: a bounded table in which each slot is completed exactly once.
 ///
 /// A permit is `generation << 20 | slot`; the generation starts at random and changes with each use
 /// of the slot, so that a permit of another table, a late or a repeated one is recognised. A slot
 /// whose time has run out is void, and free for the next. Lock-free: a slot changes hands by one
 /// exchange of its tag.
+///
+/// Where processes share the table, one may end at any instruction. A slot that it has claimed and not given
+/// out yet is watched by the next that comes by, and taken over when a permit's time has passed since.
 package struct PermitTable: ~Copyable {
   /// What is remembered of a permit; a table keeps the first one, two or three of them.
   package struct Payload {
@@ -34,27 +35,43 @@ package struct PermitTable: ~Copyable {
   private static let currentMask: UInt64 = (1 << 40) - 1
 
   private let slots: AtomicWords
+  /// What there is once a table.
+  private let marks: AtomicWords
+  /// The slots from here on were never used.
+  private static let used = 0
+  /// Of the generations.
+  private static let seed = 1
+  /// A slot that is watched, its tag, and until when.
+  private static let watched = 2
+  private static let watchedTag = 3
+  private static let watchedUntil = 4
+
   /// Words a slot: its tag, when it expires, the payload.
   private let stride: Int
   private let hints: ThreadHints
-  /// The slots from here on were never used.
-  private let used: Atomic<Int>
+  private let anchor = Anchor()
   private let count: Int
 
   /// `count` at most 2^20; 0 makes a table that never gives a permit. `payloadWords` 1, 2 or 3.
-  package init(count: Int, payloadWords: Int, seed: UInt64) throws(Failure) {
-    let slots = try AtomicWords(count: Swift.max(1, count) &* (2 &+ payloadWords))
-    let hints = try ThreadHints(count: count)
-    self.slots = slots
-    self.hints = hints
+  init(count: Int, payloadWords: Int, _ ground: inout Ground) {
     stride = 2 &+ payloadWords
     self.count = count
-    used = Atomic(0)
-    var stream = SplitMix64(seed: seed)
-    for slot in 0..<count {
-      // 41 bits of generation to begin with: 2^41 uses until the top bit is reached. Never 0.
-      self.slots.store(slot &* stride, (stream.next() &>> 23 | 1) &<< 2)
-    }
+    marks = ground.shared.words(8)
+    slots = ground.shared.words(count &* stride)
+    hints = ThreadHints(count: count, ground.local.words(ThreadHints.wordCount))
+  }
+
+  func begin(seed: UInt64) { marks.begin(PermitTable.seed, seed | 1) }
+
+  func settle(_ salt: UInt64) { hints.settle(salt) }
+
+  /// The generation of a slot that was never used is random.
+  @inline(never)
+  private func firstGeneration(_ slot: Int) -> UInt64 {
+    // 41 bits to begin with: 2^41 uses until the top bit is reached. Never 0.
+    let random = SplitMix64.mix(
+      marks.load(PermitTable.seed) &+ UInt64(truncatingIfNeeded: slot) &* SplitMix64.increment)
+    return (random &>> 23 | 1) &<< 2
   }
 
   /// A new permit, or `nil` when all are out.
@@ -71,13 +88,15 @@ package struct PermitTable: ~Copyable {
       let base = slot &* stride
       let tag = slots.loadAcquiring(base)
       if isAvailable(base, tag, now, current) {
-        let generation = (tag & ~PermitTable.stateMask) &+ PermitTable.nextGeneration
+        let generation =
+          tag == 0
+          ? firstGeneration(slot) : (tag & ~PermitTable.stateMask) &+ PermitTable.nextGeneration
         if slots.exchange(base, tag, generation | PermitTable.claiming) {
           slots.store(base &+ 1, UInt64(bitPattern: expires))
           slots.store(base &+ 2, payload.first)
           if stride > 3 { slots.store(base &+ 3, payload.second) }
           if stride > 4 { slots.store(base &+ 4, payload.third) }
-          if slot >= used.load(ordering: .relaxed) { used.max(slot &+ 1, ordering: .relaxed) }
+          if UInt64(truncatingIfNeeded: slot) >= marks.load(PermitTable.used) { raiseUsed(slot) }
           slots.storeReleasing(base, generation | PermitTable.busy)
           hints[row] = slot &+ 1
           return permit(generation, slot)
@@ -85,7 +104,53 @@ package struct PermitTable: ~Copyable {
       }
       slot &+= 1
     }
+    freeGone(now, expires)
     return nil
+  }
+
+  private var usedCount: Int {
+    // Whatever stands there, no more than there are.
+    Int(truncatingIfNeeded: Swift.min(marks.load(PermitTable.used), UInt64(count)))
+  }
+
+  @inline(never)
+  private func raiseUsed(_ slot: Int) {
+    let next = UInt64(slot &+ 1)
+    while true {
+      let old = marks.load(PermitTable.used)
+      if old >= next || marks.exchange(PermitTable.used, old, next) { return }
+    }
+  }
+
+  /// With no slot left, looks after those that were claimed and are not given out yet: the next call finds what is
+  /// free by this.
+  @inline(never)
+  private func freeGone(_ now: Int64, _ expires: Int64) {
+    for slot in 0..<count {
+      let base = slot &* stride
+      let tag = slots.loadAcquiring(base)
+      if tag & PermitTable.stateMask == PermitTable.claiming, isGone(slot, tag, now, expires) {
+        _ = slots.exchange(base, tag, tag & ~PermitTable.stateMask)
+      }
+    }
+  }
+
+  /// Whether a slot that is being claimed was left so by a process that ended. One slot at a time is watched.
+  private func isGone(_ slot: Int, _ tag: UInt64, _ now: Int64, _ expires: Int64) -> Bool {
+    let watched = marks.load(PermitTable.watched)
+    let watchedTag = marks.load(PermitTable.watchedTag)
+    if watched == UInt64(slot) && watchedTag == tag {
+      return Int64(bitPattern: marks.load(PermitTable.watchedUntil)) <= now
+    }
+    if watched < UInt64(count), watchedTag & PermitTable.stateMask == PermitTable.claiming,
+      slots.load(Int(watched) &* stride) == watchedTag
+    {
+      return false
+    }
+    marks.store(PermitTable.watchedUntil, UInt64(bitPattern: expires))
+    marks.store(PermitTable.watchedTag, tag)
+    marks.store(PermitTable.watched, UInt64(slot))
+    return false
   }
 
   /// What was claimed with the permit; `nil` when it is stale. It is complete after this.
@@ -158,7 +223,7 @@ package struct PermitTable: ~Copyable {
   /// what it becomes, if it does. Of as many slots as were ever used at a time.
   package func revise(word: Int, except permit: UInt64?, _ change: (Payload) -> UInt64?) {
     let own = permit.map { PermitTable.slot(of: $0) }
-    for slot in 0..<used.load(ordering: .relaxed) where slot != own {
+    for slot in 0..<usedCount where slot != own {
       let base = slot &* stride
       while slots.loadAcquiring(base) & PermitTable.busy != 0 {
         let old = slots.load(base &+ 2 &+ word)

@@ -7,25 +7,26 @@ import Synchronization
 /// again at 0): from then on an offset continues the old scale, so that what was counted stays
 /// counted and nobody waits for the clock to catch up. A jump forward counts in full, up to `leap`; that
 /// bounds what a clock which is set to and fro can use up of the scale, 146 years in all.
-package struct Timeline: ~Copyable {
-  private let latest: Atomic<Int64>
-  private let offset: Atomic<Int64>
+package struct Timeline: BitwiseCopyable {
+  private let words: AtomicWords
+  private static let latest = 0
+  private static let offset = 1
+  package static let wordCount = 2
 
   private static let tolerance = Time.second
   private static let leap = Time.year
   /// How far `latest` may lag, so that it is not written at every call.
   private static let grain = Time.millisecond
 
-  package init(now: Int64) {
-    latest = Atomic(now)
-    offset = Atomic(0)
-  }
+  package init(_ words: AtomicWords) { self.words = words }
+
+  func begin(_ now: Int64) { words.begin(Timeline.latest, UInt64(bitPattern: now)) }
 
   /// The engine's time for a caller's `now` in `0...Time.max`.
   @inline(__always)
   package func read(_ now: Int64) -> Int64 {
-    let time = now &+ offset.load(ordering: .relaxed)
-    let last = latest.load(ordering: .relaxed)
+    let time = now &+ Int64(bitPattern: words.load(Timeline.offset))
+    let last = Int64(bitPattern: words.load(Timeline.latest))
     let passed = time &- last
     if passed >= 0 && passed < Timeline.grain { return time }
     return advance(now, time, last)
@@ -35,23 +36,23 @@ package struct Timeline: ~Copyable {
   /// an older time would seem not to have refilled yet.
   @inline(__always)
   package func readOnward(_ now: Int64) -> Int64 {
-    Swift.max(read(now), latest.load(ordering: .relaxed))
+    Swift.max(read(now), Int64(bitPattern: words.load(Timeline.latest)))
   }
 
   private func advance(_ now: Int64, _ time: Int64, _ last: Int64) -> Int64 {
     let passed = time &- last
     if passed >= 0 && passed <= Timeline.leap && time <= Time.max {
-      latest.store(time, ordering: .relaxed)
+      words.store(Timeline.latest, UInt64(bitPattern: time))
       return time
     }
     if passed < 0 && passed >= -Timeline.tolerance { return time < 0 ? 0 : time }
     // Another scale. Whoever wins moves the offset; the others read it at their next call.
     let continued = passed < 0 ? last : Swift.min(last &+ Timeline.leap, Time.max)
-    let old = offset.load(ordering: .relaxed)
+    let old = Int64(bitPattern: words.load(Timeline.offset))
     if old == time &- now {
-      _ = offset.compareExchange(
-        expected: old, desired: continued &- now, ordering: .relaxed)
-      latest.store(continued, ordering: .relaxed)
+      _ = words.exchange(
+        Timeline.offset, UInt64(bitPattern: old), UInt64(bitPattern: continued &- now))
+      words.store(Timeline.latest, UInt64(bitPattern: continued))
     }
     return continued
   }
