@@ -22,15 +22,30 @@ let sources: [SwiftSetting] = [
   .unsafeFlags(["-warnings-as-errors"] + wideExchange),
 ]
 
+/// What a shipped library is linked with: its own name, the reviewed list of its functions.
+func shipped(_ name: String, _ exports: String) -> LinkerSetting {
+  .unsafeFlags(
+    [
+      "-enable-experimental-feature", "Embedded", "-wmo", "-use-ld=lld",
+      "-Xlinker", "-soname", "-Xlinker", "\(name).so.0",
+      "-Xlinker", "--version-script=\(Context.packageDirectory)/abi/\(exports)",
+      "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
+      "-Xlinker", "-z", "-Xlinker", "now",
+    ], .when(traits: ["Embedded"]))
+}
+
 let package = Package(
   name: "autoglm_reliability",
   products: [
-    .library(name: "autoglm_reliability", type: .dynamic, targets: ["ReliabilityABI"])
+    .library(name: "autoglm_reliability", type: .dynamic, targets: ["ReliabilityABI"]),
+    // The stores are libraries of their own, which see include/ and nothing else of this one.
+    .library(name: "autoglm_reliability_sqlite", type: .dynamic, targets: ["StoreSQLite"]),
   ],
   traits: ["Embedded"],
   targets: [
     .systemLibrary(name: "CAutoGLMReliability", path: "include"),
     .systemLibrary(name: "Platform", path: "Sources/Platform"),
+    .systemLibrary(name: "CSQLite", path: "Sources/CSQLite"),
     .target(
       name: "ReliabilityCore", dependencies: ["Platform"], swiftSettings: sources),
     .target(
@@ -38,15 +53,14 @@ let package = Package(
       dependencies: ["CAutoGLMReliability", "Platform", "ReliabilityCore"],
       swiftSettings: sources,
       linkerSettings: [
-        .linkedLibrary("m"),
-        .unsafeFlags(
-          [
-            "-enable-experimental-feature", "Embedded", "-wmo", "-use-ld=lld",
-            "-Xlinker", "-soname", "-Xlinker", "libautoglm_reliability.so.0",
-            "-Xlinker", "--version-script=\(Context.packageDirectory)/abi/exports.map",
-            "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
-            "-Xlinker", "-z", "-Xlinker", "now",
-          ], .when(traits: ["Embedded"])),
+        .linkedLibrary("m"), shipped("libautoglm_reliability", "exports.map"),
+      ]),
+    .target(
+      name: "StoreSQLite",
+      dependencies: ["CAutoGLMReliability", "CSQLite", "Platform"],
+      swiftSettings: sources,
+      linkerSettings: [
+        .linkedLibrary("sqlite3"), shipped("libautoglm_reliability_sqlite", "sqlite.map"),
       ]),
     .testTarget(
       name: "ReliabilityCoreTests", dependencies: ["ReliabilityCore"]),

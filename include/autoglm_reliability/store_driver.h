@@ -47,8 +47,9 @@ typedef struct agr_store_key {
 } agr_store_key;
 
 /* Room for `length` bytes, for the driver to copy them to before it returns; NULL when there is none:
- * the driver then answers AGR_ERR_NO_MEMORY. Called at most once in a call, and only with the answer
- * AGR_REPLAY; length may be 0, and then what it returns is not NULL, and not to be written to. */
+ * the driver then answers AGR_ERR_NO_MEMORY. length may be 0, and then what it returns is not NULL, and not
+ * to be written to. Called for the answer AGR_REPLAY, by any thread, before the driver's function returns; a
+ * driver that has to begin anew may call it again, and the last room is what counts. */
 typedef void *(*agr_store_reserve)(void *context, size_t length);
 
 typedef struct agr_store_sink {
