@@ -60,6 +60,7 @@
 #include "autoglm_reliability/limiter.h"
 #include "autoglm_reliability/idempotency.h"
 #include "autoglm_reliability/policy.h"
+#include "autoglm_reliability/region.h"
 #include "autoglm_reliability/store_driver.h"
 #include "autoglm_reliability/store.h"
 

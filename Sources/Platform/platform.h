@@ -19,11 +19,27 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+
+/* Of Linux; the C library declares them only to those who ask for its own extensions. */
+#ifndef O_TMPFILE
+#define O_TMPFILE __O_TMPFILE
+#endif
+#ifndef MFD_CLOEXEC
+#define MFD_CLOEXEC 1u
+#define MFD_ALLOW_SEALING 2u
+#endif
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_SEAL_SEAL 1
+#define F_SEAL_SHRINK 2
+#define F_SEAL_GROW 4
 #endif
 
 #define PLATFORM_CACHE_LINE 64
@@ -215,6 +231,107 @@ static inline void *platform_wipe_on_fork_page(void) {
 }
 
 static inline void platform_unmap_page(void *page) { munmap(page, 4096); }
+
+/* ---- memory that processes share ---- */
+
+/* Room for the path of a region, which is at most 63 bytes behind a prefix. */
+typedef struct platform_region_path {
+  char text[96];
+} platform_region_path;
+
+#define PLATFORM_REGION_PREFIX "/dev/shm/agr."
+
+static const int32_t platform_error_exists = EEXIST;
+static const int32_t platform_error_missing = ENOENT;
+
+/* A file that nothing can open or map but this process: in /dev/shm, to be linked there once it is complete, or one
+ * that has no place for a name at all (memfd). Its descriptor, or -errno. */
+static inline int32_t platform_region_new(int32_t is_named) {
+  int fd = is_named ? open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)
+                    : (int)syscall(SYS_memfd_create, "agr", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  return fd < 0 ? -errno : fd;
+}
+
+/* Its size and its permissions. All of it is there from then on: no write to it finds the memory full. 0 or -errno. */
+static inline int32_t platform_region_size(int32_t fd, uint64_t bytes, uint32_t mode) {
+  int error;
+  if (ftruncate(fd, (off_t)bytes) != 0) return -errno;
+  do error = posix_fallocate(fd, 0, (off_t)bytes);
+  while (error == EINTR);
+  if (error != 0) return -error;
+  return fchmod(fd, (mode_t)mode) != 0 ? -errno : 0;
+}
+
+/* Nobody can cut it from here on. 0 or -errno. */
+static inline int32_t platform_region_seal(int32_t fd) {
+  return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ? -errno : 0;
+}
+
+/* Gives a file of platform_region_new a name. 0, -EEXIST, or another -errno. */
+static inline int32_t platform_region_link(int32_t fd, const platform_region_path *path) {
+  char own[40] = "/proc/self/fd/";
+  char digits[12];
+  int count = 0, length = 14;
+  for (int32_t rest = fd; count == 0 || rest > 0; rest /= 10) digits[count++] = (char)('0' + rest % 10);
+  while (count > 0) own[length++] = digits[--count];
+  own[length] = 0;
+  return linkat(AT_FDCWD, own, AT_FDCWD, path->text, AT_SYMLINK_FOLLOW) != 0 ? -errno : 0;
+}
+
+/* The file of a name, never through a link. Its descriptor, or -errno. */
+static inline int32_t platform_region_find(const platform_region_path *path) {
+  int fd = open(path->text, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? -errno : fd;
+}
+
+static inline int32_t platform_region_unlink(const platform_region_path *path) {
+  return unlink(path->text) != 0 ? -errno : 0;
+}
+
+/* A descriptor of one's own of the same file, or -errno. */
+static inline int32_t platform_duplicate(int32_t fd) {
+  int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  return own < 0 ? -errno : own;
+}
+
+typedef struct platform_region_facts {
+  uint64_t bytes;
+  uint32_t mode;
+  uint32_t owner;
+  uint32_t is_file;
+  uint32_t reserved;
+} platform_region_facts;
+
+/* 0 or -errno. */
+static inline int32_t platform_region_look(int32_t fd, platform_region_facts *facts) {
+  struct stat status;
+  if (fstat(fd, &status) != 0) return -errno;
+  facts->bytes = status.st_size < 0 ? 0 : (uint64_t)status.st_size;
+  facts->mode = (uint32_t)status.st_mode & 07777;
+  facts->owner = (uint32_t)status.st_uid;
+  facts->is_file = S_ISREG(status.st_mode);
+  facts->reserved = 0;
+  return 0;
+}
+
+/* Takes the pages that a file is missing, so that no access to it finds the memory full. 0 or -errno. */
+static inline int32_t platform_region_fill(int32_t fd, uint64_t bytes) {
+  int error;
+  do error = posix_fallocate(fd, 0, (off_t)bytes);
+  while (error == EINTR);
+  return -error;
+}
+
+static inline uint32_t platform_user(void) { return (uint32_t)geteuid(); }
+
+/* Maps a file to be shared; NULL with errno in *error. */
+static inline void *platform_map_shared(int32_t fd, uint64_t bytes, int32_t *error) {
+  void *memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  *error = memory == MAP_FAILED ? errno : 0;
+  return memory == MAP_FAILED ? NULL : memory;
+}
+
+static inline void platform_unmap(void *memory, uint64_t bytes) { munmap(memory, (size_t)bytes); }
 
 /* ---- fork ---- */
 

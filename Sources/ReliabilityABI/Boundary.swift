@@ -26,6 +26,7 @@ enum HandleKind: UInt64 {
   case policy = 0x6167_725f_706f_6c69
   case call = 0x6167_725f_6361_6c6c
   case store = 0x6167_725f_7374_6f72
+  case region = 0x6167_725f_7265_6769
 }
 
 /// What lies before an engine in memory.
@@ -61,12 +62,24 @@ func uncheckedHandle<Engine: ~Copyable>(_ pointer: OpaquePointer) -> Handle<Engi
   (UnsafeMutableRawPointer(pointer) + engineOffset).assumingMemoryBound(to: Engine.self)
 }
 
-/// Moves an engine behind a header, and returns the handle for the caller.
+/// Behind the engine: the region that its state lies in, which is kept for as long as the engine is.
+private func keeper<Engine: ~Copyable>(
+  _ engine: Handle<Engine>
+) -> UnsafeMutablePointer<Handle<Region>?> {
+  let offset = (MemoryLayout<Engine>.size &+ 7) & ~7
+  return (UnsafeMutableRawPointer(engine) + offset).assumingMemoryBound(to: Handle<Region>?.self)
+}
+
+/// Moves an engine behind a header, and returns the handle for the caller. Retains the region.
 func makeHandle<Engine: ~Copyable>(
-  _ kind: HandleKind, _ engine: consuming Engine
+  _ kind: HandleKind, _ engine: consuming Engine, in region: Handle<Region>? = nil
 ) throws(Failure) -> OpaquePointer {
-  guard let memory = platform_allocate(engineOffset &+ MemoryLayout<Engine>.size) else {
+  guard let memory = platform_allocate(engineOffset &+ MemoryLayout<Engine>.size &+ 16) else {
     throw .noMemory
+  }
+  if let region {
+    retain(region)
+    keeper((memory + engineOffset).assumingMemoryBound(to: Engine.self)).pointee = region
   }
   memory.bindMemory(to: HandleHeader.self, capacity: 1).initialize(
     to: HandleHeader(kind: Atomic(kind.rawValue), references: Atomic(1)))
@@ -144,8 +157,10 @@ func release<Engine: ~Copyable>(_ engine: Handle<Engine>) {
     header.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
   else { return }
   header.pointee.kind.store(0, ordering: .relaxed)
+  let region = keeper(engine).pointee
   engine.deinitialize(count: 1)
   platform_free(header)
+  if let region { release(region) }
 }
 
 // MARK: - Statuses
@@ -163,6 +178,8 @@ extension Failure {
     case .neverFits: ReliabilityABI.status(AGR_ERR_NEVER_FITS)
     case .parse: ReliabilityABI.status(AGR_ERR_PARSE)
     case .system: ReliabilityABI.status(AGR_ERR_SYSTEM)
+    case .region: ReliabilityABI.status(AGR_ERR_REGION)
+    case .mismatch: ReliabilityABI.status(AGR_ERR_MISMATCH)
     }
   }
 

@@ -113,6 +113,25 @@ public func agr_breaker_create(
   }
 }
 
+@implementation @_cdecl("agr_breaker_create_in_region")
+public func agr_breaker_create_in_region(
+  _ region: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_breaker_config>?,
+  _ out_breaker: UnsafeMutablePointer<OpaquePointer?>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_breaker, "out_breaker")
+    out.pointee = nil
+    let config = try readStructure(config, defaults: breakerDefaults(), "config")
+    var configuration = try readConfiguration(config)
+    configuration.seed = config.seed
+    out.pointee = try openShared(
+      Breaker.self, .breaker, region, name, configuration, now: now())
+    return AGR_OK
+  }
+}
+
 @implementation @_cdecl("agr_breaker_destroy")
 public func agr_breaker_destroy(_ breaker: OpaquePointer?) {
   guard let breaker = try? breakerHandle(breaker) else { return }

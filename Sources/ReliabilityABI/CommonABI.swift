@@ -28,6 +28,8 @@ public func agr_status_name(_ status: agr_status) -> UnsafePointer<CChar>! {
   case AGR_ERR_NEVER_FITS: cString("AGR_ERR_NEVER_FITS")
   case AGR_ERR_PARSE: cString("AGR_ERR_PARSE")
   case AGR_ERR_SYSTEM: cString("AGR_ERR_SYSTEM")
+  case AGR_ERR_REGION: cString("AGR_ERR_REGION")
+  case AGR_ERR_MISMATCH: cString("AGR_ERR_MISMATCH")
   default: cString("AGR_UNKNOWN")
   }
 }

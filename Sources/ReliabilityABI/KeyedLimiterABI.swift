@@ -63,6 +63,25 @@ public func agr_keyed_limiter_create(
   }
 }
 
+@implementation @_cdecl("agr_keyed_limiter_create_in_region")
+public func agr_keyed_limiter_create_in_region(
+  _ region: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_keyed_limiter_config>?,
+  _ out_limiter: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_limiter, "out_limiter")
+    out.pointee = nil
+    let config = try readStructure(config, defaults: keyedDefaults(), "config")
+    var configuration = try readConfiguration(config)
+    configuration.seed = config.seed
+    out.pointee = try openShared(
+      KeyedLimiter.self, .keyedLimiter, region, name, configuration, now: 0
+    ) { if $0.seed == 0 { $0.seed = $1 } }
+    return AGR_OK
+  }
+}
+
 @implementation @_cdecl("agr_keyed_limiter_destroy")
 public func agr_keyed_limiter_destroy(_ limiter: OpaquePointer?) {
   guard let limiter = try? keyedHandle(limiter) else { return }

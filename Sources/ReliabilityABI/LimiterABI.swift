@@ -75,6 +75,31 @@ public func agr_limiter_create_at(
   }
 }
 
+@implementation @_cdecl("agr_limiter_create_in_region")
+public func agr_limiter_create_in_region(
+  _ region: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_limiter_config>?,
+  _ out_limiter: UnsafeMutablePointer<OpaquePointer?>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_limiter_create_in_region_at(region, name, config, now(), out_limiter, error)
+}
+
+@implementation @_cdecl("agr_limiter_create_in_region_at")
+public func agr_limiter_create_in_region_at(
+  _ region: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_limiter_config>?, _ now_ns: Int64,
+  _ out_limiter: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_limiter, "out_limiter")
+    out.pointee = nil
+    out.pointee = try openShared(
+      Limiter.self, .limiter, region, name, readConfiguration(config), now: now_ns)
+    return AGR_OK
+  }
+}
+
 @implementation @_cdecl("agr_limiter_destroy")
 public func agr_limiter_destroy(_ limiter: OpaquePointer?) {
   guard let limiter = try? limiterHandle(limiter) else { return }

@@ -26,6 +26,15 @@ func processRandom() -> UInt64 {
 /// A seed as configured, or a random one for 0.
 func seedOrRandom(_ seed: UInt64) -> UInt64 { seed == 0 ? processRandom() : seed }
 
+/// A word that tells this process from all others, on the same page: 0 in the child of a fork, until the child
+/// asks for it here. What the kernel cannot wipe is 0 for ever, which tells nobody apart.
+func processNumber() -> AtomicWords? {
+  guard let counter = sharedCounter() else { return nil }
+  let number = AtomicWords(at: UnsafeMutableRawPointer(counter + 1))
+  number.begin(0, processRandom() | 1)
+  return number
+}
+
 private func sharedCounter() -> UnsafeMutablePointer<Atomic<UInt64>>? {
   let known = page.load(ordering: .acquiring)
   if known != 0 {

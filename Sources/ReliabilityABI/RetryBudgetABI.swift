@@ -51,6 +51,31 @@ public func agr_retry_budget_create_at(
   }
 }
 
+@implementation @_cdecl("agr_retry_budget_create_in_region")
+public func agr_retry_budget_create_in_region(
+  _ region: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_retry_budget_config>?,
+  _ out_budget: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  agr_retry_budget_create_in_region_at(region, name, config, now(), out_budget, error)
+}
+
+@implementation @_cdecl("agr_retry_budget_create_in_region_at")
+public func agr_retry_budget_create_in_region_at(
+  _ region: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_retry_budget_config>?, _ now_ns: Int64,
+  _ out_budget: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_budget, "out_budget")
+    out.pointee = nil
+    let config = try readStructure(config, defaults: budgetDefaults(), "config")
+    out.pointee = try openShared(
+      RetryBudget.self, .retryBudget, region, name, readConfiguration(config), now: now_ns)
+    return AGR_OK
+  }
+}
+
 @implementation @_cdecl("agr_retry_budget_destroy")
 public func agr_retry_budget_destroy(_ budget: OpaquePointer?) {
   guard let budget = try? budgetHandle(budget) else { return }

@@ -4,13 +4,16 @@
  * and leave every handle good. */
 #include "heap.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "arguments_invoke.h"
 
 /* By the headers; whatever is called _create besides. */
 static const char *const allocate[] = {
     "agr_idempotency_begin", "agr_idempotency_join", "agr_idempotency_complete",
     "agr_idempotency_fail",  "agr_call_begin",       "agr_call_advance",
-    "agr_policy_execute",
+    "agr_policy_execute",    "agr_region_open",      "agr_region_open_fd",
 };
 
 static int may_allocate(const char *name) {
@@ -67,6 +70,10 @@ static void try_function(const struct function *function) {
 }
 
 int main(void) {
+  /* A region of a large size is one that cannot be made. */
+  const struct rlimit most = {.rlim_cur = 32 << 20, .rlim_max = RLIM_INFINITY};
+  setrlimit(RLIMIT_FSIZE, &most);
+  signal(SIGXFSZ, SIG_IGN);
   make_slots();
   /* What is made once in a process. */
   world_make(&world);

@@ -44,6 +44,7 @@ static const struct {
     {"retry", "budget"}, /* which needs it */
     {"open_ns", "open_max_ns"},
     {"refill_tokens", "refill_interval_ns"},
+    {"max_objects", "bytes"}, /* which they need */
 };
 
 static int names(const struct call *call, const struct change *change, const char *field) {
@@ -79,6 +80,8 @@ static int may_be_null(const char *function, const char *path) {
   }
   return (is(function, "agr_policy_execute") && is(path, "out_call")) ||
          (is(function, "agr_store_create") && (is(path, "config") || is(path, "take"))) ||
+         (is(function, "agr_region_open") && (is(path, "name") || is(path, "config"))) ||
+         (is(function, "agr_region_open_fd") && is(path, "config")) ||
          (is(function, "agr_retry_classify") && is(path, "config")) ||
          (is(function, "agr_retry_decide") && is(path, "config"));
 }
@@ -111,6 +114,7 @@ static int must_be_refused(const struct call *call, const struct change *change)
       for (int i = 0; i < COUNT(open); ++i) {
         if (is(name, open[i])) return 0;
       }
+      if (is(name, "fd")) return (int32_t)value < 0; /* else it may be one */
       return (int32_t)value == INT32_MIN || (int32_t)value == INT32_MAX;
     }
     default: return 0;

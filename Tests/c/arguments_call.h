@@ -202,6 +202,8 @@ static void prepare_input(struct call *call, struct object *object, int paramete
     prepare_driver(call, memory, parameter);
   else if (is(name, "agr_store_config"))
     agr_store_config_init(memory, sizeof(agr_store_config));
+  else if (is(name, "agr_region_config"))
+    agr_region_config_init(memory, sizeof(agr_region_config));
   else if (is(name, "agr_request"))
     prepare_request(call, memory);
   else if (is(name, "agr_outcome"))
@@ -257,6 +259,7 @@ static void *good_handle(const struct world *world, const char *function, const 
   if (is(name, "policy")) return world->policy;
   if (is(name, "call")) return world->call;
   if (is(name, "store")) return world->store;
+  if (is(name, "region")) return world->region;
   abort();
 }
 
@@ -274,6 +277,12 @@ static uint64_t good_number(const struct call *call, const char *name) {
   if (is(name, "lease_id")) return world->lease;
   if (is(name, "pin")) return world->pin;
   if (is(name, "now_ns")) return (uint64_t)world->now;
+  if (is(name, "bytes")) return 1 << 17;
+  if (is(name, "fd")) {
+    int32_t fd = -1;
+    if (world->region) CHECK(agr_region_fd(world->region, &fd, NULL) == AGR_OK);
+    return (uint64_t)fd;
+  }
   if (is(name, "capacity")) return contains(function, "json") ? 1024 : 64;
   if (contains(name, "length")) return KEY_LENGTH;
   if (is(name, "count") || is(name, "preset")) return 2;
@@ -309,6 +318,11 @@ static void build(struct call *call, const struct function *function, struct wor
       case KIND_STRUCT: build_structure(call, i); continue;
       case KIND_HANDLE: value = (uintptr_t)good_handle(world, function->name, name); break;
       case KIND_BYTES:
+        if (is(name, "name")) {
+          const char *text = begins(function->name, "agr_region") ? region_name() : "object";
+          value = (uintptr_t)place_bytes(call, text, strlen(text) + 1, 64);
+          break;
+        }
         value = (uintptr_t)place_bytes(call, KEY, KEY_LENGTH, is(name, "buffer") ? 1024 : 64);
         break;
       case KIND_SCALAR:

@@ -10,7 +10,7 @@
 
 static _Thread_local long call_count;
 
-static int is_known(int32_t status) { return status >= AGR_ERR_SYSTEM && status <= AGR_NOT_FOUND; }
+static int is_known(int32_t status) { return status >= AGR_ERR_MISMATCH && status <= AGR_NOT_FOUND; }
 
 static void *symbol(const char *name) { return dlsym(RTLD_DEFAULT, name); }
 
@@ -20,9 +20,15 @@ static void clean(struct call *call, int32_t status) {
   const struct function *function = call->function;
   for (int i = 0; i < function->count; ++i) {
     const char *name = function->parameters[i].name;
-    const int makes = contains(function->name, "_create") && begins(name, "out_");
+    const int makes = (contains(function->name, "_create") && begins(name, "out_")) ||
+                      is(name, "out_region");
     if (status != AGR_OK || !call->values[i] || (!makes && !is(name, "out_call"))) continue;
     void *made = *(void **)(uintptr_t)call->values[i];
+    if (is(name, "out_region")) {
+      agr_region_close(made);
+      agr_region_unlink(region_name(), NULL);
+      continue;
+    }
     char destroy[64] = "agr_call_destroy";
     if (makes) {
       const int length = (int)(strstr(function->name, "_create") - function->name);
@@ -30,12 +36,12 @@ static void clean(struct call *call, int32_t status) {
     }
     ((void (*)(void *))symbol(destroy))(made);
   }
-  if (!contains(function->name, "_destroy")) return;
+  if (!contains(function->name, "_destroy") && !contains(function->name, "_close")) return;
   void *good = good_handle(world, function->name, function->parameters[0].name);
   if ((uintptr_t)good != call->values[0]) return; /* one of another kind stays */
   void **handles[] = {(void **)&world->limiter, (void **)&world->keyed, (void **)&world->breaker,
                       (void **)&world->budget,  (void **)&world->cache, (void **)&world->policy,
-                      (void **)&world->call,    (void **)&world->store};
+                      (void **)&world->call,    (void **)&world->store, (void **)&world->region};
   for (int i = 0; i < COUNT(handles); ++i) {
     if (*handles[i] == good) *handles[i] = NULL;
   }

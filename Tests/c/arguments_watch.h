@@ -4,6 +4,7 @@
 #define ARGUMENTS_WATCH_H
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "arguments_invoke.h"
@@ -34,6 +35,10 @@ static void on_signal(int number) {
 }
 
 static void watch(void) {
+  /* A region of a large size is one that cannot be made. */
+  const struct rlimit most = {.rlim_cur = 32 << 20, .rlim_max = RLIM_INFINITY};
+  setrlimit(RLIMIT_FSIZE, &most);
+  signal(SIGXFSZ, SIG_IGN);
   static char stack[65536];
   const stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
   sigaltstack(&alternative, NULL);

@@ -4,7 +4,9 @@
 #define ARGUMENTS_WORLD_H
 
 #include <autoglm_reliability.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../store/stub.h"
 #include "check.h"
@@ -17,6 +19,7 @@ struct world {
   agr_retry_budget *budget;
   agr_idempotency *cache;
   agr_store *store;
+  agr_region *region;
   agr_policy *policy;
   agr_call *call; /* its attempt is under way */
   uint64_t reservation, keyed_reservation, permit;
@@ -108,6 +111,17 @@ static void make_store(struct world *world) {
   MUST(agr_store_create(&driver, NULL, &world->store, NULL));
 }
 
+/* The name of a region of this process alone. */
+static inline const char *region_name(void) {
+  static char name[32];
+  snprintf(name, sizeof name, "arguments-%d", (int)getpid());
+  return name;
+}
+
+static void make_region(struct world *world) {
+  MUST(agr_region_open(NULL, 1 << 17, NULL, &world->region, NULL));
+}
+
 /* Permits, a lease, tickets with and without an answer, a pin. */
 static void use_parts(struct world *world) {
   agr_reservation reservation;
@@ -143,6 +157,7 @@ static void world_make(struct world *world) {
   world->now = agr_now_ns();
   make_parts(world);
   make_store(world);
+  make_region(world);
   use_parts(world);
   agr_retry_config retry;
   agr_policy_config policy;
@@ -171,6 +186,7 @@ static void world_destroy(struct world *world) {
   agr_breaker_destroy(world->breaker);
   agr_keyed_limiter_destroy(world->keyed);
   agr_store_destroy(world->store);
+  agr_region_close(world->region);
   agr_limiter_destroy(world->other_limiter);
   agr_limiter_destroy(world->limiter);
 }
@@ -182,6 +198,7 @@ static int world_is_good(const struct world *world) {
   agr_policy_snapshot policy = {.struct_size = sizeof policy};
   agr_idempotency_snapshot cache = {.struct_size = sizeof cache};
   agr_store_snapshot store = {.struct_size = sizeof store};
+  agr_region_snapshot region = {.struct_size = sizeof region};
   const agr_limiter *limiters[] = {world->limiter, world->other_limiter};
   for (int i = 0; i < 2; ++i) {
     if (limiters[i] && agr_limiter_available(limiters[i], &number, NULL) != AGR_OK) return 0;
@@ -192,6 +209,7 @@ static int world_is_good(const struct world *world) {
          (!world->budget || agr_retry_budget_balance(world->budget, &number, NULL) == AGR_OK) &&
          (!world->cache || agr_idempotency_snapshot_read(world->cache, &cache, NULL) == AGR_OK) &&
          (!world->store || agr_store_snapshot_read(world->store, &store, NULL) == AGR_OK) &&
+         (!world->region || agr_region_snapshot_read(world->region, &region, NULL) == AGR_OK) &&
          (!world->policy || agr_policy_snapshot_read(world->policy, &policy, NULL) == AGR_OK);
 }
 

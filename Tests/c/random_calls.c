@@ -32,7 +32,7 @@ static int may_change(const struct call *call, const struct change *change) {
 
 /* Else most of the handles would soon be gone; those that others use stay. */
 static int is_left_out(const char *function) {
-  return contains(function, "_destroy") &&
+  return (contains(function, "_destroy") || contains(function, "_close")) &&
          (is_shared ? !begins(function, "agr_call") : draw(50) != 0);
 }
 

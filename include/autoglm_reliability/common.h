@@ -46,7 +46,9 @@ enum {
   AGR_ERR_STATE = -5,       /* the call is out of order */
   AGR_ERR_NEVER_FITS = -6,  /* larger than the bucket or the cache can ever hold */
   AGR_ERR_PARSE = -7,       /* the text is not in the format */
-  AGR_ERR_SYSTEM = -8       /* the operating system refused; error->system_errno says why */
+  AGR_ERR_SYSTEM = -8,      /* the operating system refused; error->system_errno says why */
+  AGR_ERR_REGION = -9,      /* the shared memory is not one that can be used; error->message says why */
+  AGR_ERR_MISMATCH = -10    /* it is there with another configuration; error->field names the difference */
 };
 
 /* What went wrong. Owned by the caller; both texts end with NUL. Never grows. */

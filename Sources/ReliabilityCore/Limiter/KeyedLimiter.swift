@@ -279,6 +279,8 @@ package struct KeyedLimiter: ~Copyable, Engine {
     rates.enter(number &+ 1)
   }
 
+  package func currentRate() -> KeyedRate { rate() }
+
   package func busyKeys(now: Int64) -> Int {
     let time = timeline.read(now)
     var busy = 0

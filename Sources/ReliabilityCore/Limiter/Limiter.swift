@@ -3,6 +3,8 @@ package struct Limiter: ~Copyable, Engine {
   package struct Configuration {
     package var rate: TokenRate
     package var initial: Int64
+    /// -1: full.
+    package var askedInitial: Int64
     package var maxReservations: Int
     package var reservationTimeout: Int64
     package var observe: Bool
@@ -17,6 +19,7 @@ package struct Limiter: ~Copyable, Engine {
       try requireReservations(maxReservations, timeout: reservationTimeout)
       self.rate = rate
       self.initial = initial == -1 ? rate.capacity : initial
+      askedInitial = initial
       self.maxReservations = maxReservations
       self.reservationTimeout = reservationTimeout
       self.observe = observe

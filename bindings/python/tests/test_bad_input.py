@@ -55,7 +55,7 @@ def cases() -> list[Any]:
     for kind, good in CLASSES:
         others = set(" ".join(OTHERS.get(kind, ())).split())
         for name, parameter in inspect.signature(kind).parameters.items():
-            if name in others or name == "clock":
+            if name in others or name in ("clock", "scope", "name"):
                 continue
             annotation = str(parameter.annotation)
             if "Duration" in annotation:

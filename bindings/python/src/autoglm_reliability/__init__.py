@@ -24,6 +24,7 @@ from .enums import (
     Jitter,
     KeyState,
     Mode,
+    ObjectKind,
     OnFailure,
     Outcome,
     Preset,
@@ -44,12 +45,14 @@ from .errors import (
     LeaseLost,
     LibraryError,
     Mismatch,
+    MismatchError,
     NeverFits,
     OutOfMemory,
     ParseError,
     Queued,
     RateLimited,
     Refused,
+    RegionError,
     ReliabilityError,
     ReplayedFailure,
     StateError,
@@ -65,6 +68,7 @@ from .limiter import LimiterSnapshot, RateLimiter
 from .permit import Permit
 from .policy import Policy
 from .policy_event import PolicyEvent, PolicySnapshot
+from .region import Region, RegionObject, RegionSnapshot
 from .request import Request
 from .reservation import Reservation
 from .result import Result
@@ -118,8 +122,10 @@ __all__ = [
     "LibraryError",
     "LimiterSnapshot",
     "Mismatch",
+    "MismatchError",
     "Mode",
     "NeverFits",
+    "ObjectKind",
     "OnFailure",
     "OutOfMemory",
     "Outcome",
@@ -134,6 +140,10 @@ __all__ = [
     "RateLimiter",
     "Reason",
     "Refused",
+    "Region",
+    "RegionError",
+    "RegionObject",
+    "RegionSnapshot",
     "ReliabilityError",
     "ReplayedFailure",
     "Request",

@@ -23,9 +23,11 @@ from .errors import (
     ArgumentError,
     CapacityError,
     LibraryError,
+    MismatchError,
     NeverFits,
     OutOfMemory,
     ParseError,
+    RegionError,
     ReliabilityError,
     StateError,
     SystemFailure,
@@ -47,6 +49,7 @@ __all__ = [
     "byref",
     "bytes_at",
     "check",
+    "encoded",
     "field_types",
     "function_address",
     "initialised",
@@ -155,6 +158,15 @@ def spare_error() -> tuple[c.agr_error, Any]:
         return error, byref(error)
 
 
+def encoded(name: str | None) -> bytes | None:
+    """A name as C has it; what is not ASCII, or ends before its end, the library refuses."""
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"name: str is needed, not {type(name).__name__}")
+    return name.encode("utf-8", "replace").replace(b"\0", b"/")
+
+
 @cache
 def field_types(structure: type[Structure]) -> dict[str, Any]:
     return {entry[0]: entry[1] for entry in structure._fields_}
@@ -228,6 +240,10 @@ def raise_error(status: int, error: c.agr_error) -> None:
         raise NeverFits(message, retry_after=float("inf"), field=field)
     if status == c.AGR_ERR_PARSE:
         raise ParseError(message)
+    if status == c.AGR_ERR_REGION:
+        raise RegionError(message)
+    if status == c.AGR_ERR_MISMATCH:
+        raise MismatchError(message, field)
     if status == c.AGR_ERR_SYSTEM:
         raise SystemFailure(error.system_errno, message)
     raise ReliabilityError(message)

@@ -31,6 +31,7 @@ AGR_TIME_MAX_NS: Final = 4611686018427387903
 AGR_FOREVER: Final = 9223372036854775807
 AGR_DIMENSIONS_MAX: Final = 4
 AGR_CLOCK_LAG_NS: Final = 20000
+AGR_NAME_MAX: Final = 63
 AGR_OK: Final = 0
 AGR_LIMITED: Final = 1
 AGR_OPEN: Final = 2
@@ -50,6 +51,8 @@ AGR_ERR_STATE: Final = -5
 AGR_ERR_NEVER_FITS: Final = -6
 AGR_ERR_PARSE: Final = -7
 AGR_ERR_SYSTEM: Final = -8
+AGR_ERR_REGION: Final = -9
+AGR_ERR_MISMATCH: Final = -10
 AGR_OUTCOME_SUCCESS: Final = 1
 AGR_OUTCOME_FAILURE: Final = 2
 AGR_OUTCOME_NEUTRAL: Final = 3
@@ -157,6 +160,13 @@ AGR_EVENT_ATTEMPT: Final = 1
 AGR_EVENT_RETRY: Final = 2
 AGR_EVENT_REFUSED: Final = 3
 AGR_EVENT_DONE: Final = 4
+AGR_REGION_OPEN_OR_CREATE: Final = 0
+AGR_REGION_OPEN: Final = 1
+AGR_REGION_CREATE: Final = 2
+AGR_OBJECT_LIMITER: Final = 1
+AGR_OBJECT_KEYED_LIMITER: Final = 2
+AGR_OBJECT_BREAKER: Final = 3
+AGR_OBJECT_RETRY_BUDGET: Final = 4
 AGR_STORE_MAY_OWE: Final = 1
 AGR_STORE_DEFAULT: Final = 0
 AGR_STORE_REFUSE: Final = 1
@@ -806,6 +816,53 @@ class agr_event(Structure):
         ("latency_ns", c_int64),
         ("retry_after_ns", c_int64),
         ("trace_id", c_char * 56),
+    )
+
+
+class agr_region_config(Structure):
+    struct_size: int
+    mode: int
+    owner: int
+    max_objects: int
+    disposition: int
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("mode", c_uint32),
+        ("owner", c_int64),
+        ("max_objects", c_uint32),
+        ("disposition", c_int32),
+    )
+
+
+class agr_region_object(Structure):
+    struct_size: int
+    kind: int
+    state_bytes: int
+    name: bytes
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("kind", c_int32),
+        ("state_bytes", c_uint64),
+        ("name", c_char * 64),
+    )
+
+
+class agr_region_snapshot(Structure):
+    struct_size: int
+    objects: int
+    max_objects: int
+    used_objects: int
+    bytes: int
+    used_bytes: int
+    free_bytes: int
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("objects", c_uint32),
+        ("max_objects", c_uint32),
+        ("used_objects", c_uint32),
+        ("bytes", c_uint64),
+        ("used_bytes", c_uint64),
+        ("free_bytes", c_uint64),
     )
 
 
@@ -2180,6 +2237,138 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "agr_component_name": (
         c_char_p,
         (c_int32,),
+    ),
+    "agr_region_config_init": (
+        None,
+        (
+            POINTER(agr_region_config),
+            c_uint32,
+        ),
+    ),
+    "agr_region_open": (
+        c_int32,
+        (
+            c_char_p,
+            c_uint64,
+            POINTER(agr_region_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_region_open_fd": (
+        c_int32,
+        (
+            c_int32,
+            POINTER(agr_region_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_region_fd": (
+        c_int32,
+        (
+            c_void_p,
+            POINTER(c_int32),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_region_close": (
+        None,
+        (c_void_p,),
+    ),
+    "agr_region_unlink": (
+        c_int32,
+        (
+            c_char_p,
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_limiter_create_in_region": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_limiter_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_limiter_create_in_region_at": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_limiter_config),
+            c_int64,
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_keyed_limiter_create_in_region": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_keyed_limiter_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_breaker_create_in_region": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_breaker_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_retry_budget_create_in_region": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_retry_budget_config),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_retry_budget_create_in_region_at": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_retry_budget_config),
+            c_int64,
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_region_remove": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_region_next_object": (
+        c_int32,
+        (
+            c_void_p,
+            POINTER(c_uint64),
+            POINTER(agr_region_object),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_region_snapshot_read": (
+        c_int32,
+        (
+            c_void_p,
+            POINTER(agr_region_snapshot),
+            POINTER(agr_error),
+        ),
     ),
     "agr_store_config_init": (
         None,

@@ -6,12 +6,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from . import _generated as c
 from ._accelerate import NativeBase
-from ._ffi import Pointer, byref, check, lib, raise_error, spare_error, spare_errors
+from ._ffi import Pointer, byref, check, encoded, lib, raise_error, spare_error, spare_errors
 from .errors import ClosedError
+
+if TYPE_CHECKING:
+    from .region import Region
 
 Clock = Callable[[], int]
 Self = TypeVar("Self", bound="Native")
@@ -83,16 +86,34 @@ class Native(NativeBase):
     _handle: Handle
     _clock: Optional[Clock]
 
-    def _own(self, create: str, config: Any, clock: Optional[Clock]) -> None:
-        """Creates the native object: create is the C function, whose prefix names the others."""
+    def _own(
+        self,
+        create: str,
+        config: Any,
+        clock: Optional[Clock],
+        scope: Optional[Region] = None,
+        name: Optional[str] = None,
+    ) -> None:
+        """Creates the native object: create is the C function, whose prefix names the others. With a scope
+        the object is found there by its name, or created."""
         if clock is not None and not callable(clock):
             raise TypeError("clock must be a function that returns nanoseconds")
+        if (scope is None) != (name is None):
+            raise TypeError("scope and name go together")
+        if scope is not None and not hasattr(scope, "from_fd"):
+            raise TypeError(f"scope: a Region is needed, not {type(scope).__name__}")
         pointer, error = Pointer(), c.agr_error()
-        twin = f"{create}_at"
+        where: tuple[Any, ...] = ()
+        function = create
+        if scope is not None:
+            where, function = (scope._handle.cell, encoded(name)), f"{create}_in_region"
+            if scope.closed:
+                raise ClosedError("the scope is closed")
+        twin = f"{function}_at"
         if clock is not None and twin in c.FUNCTIONS:
-            status = getattr(lib, twin)(byref(config), clock(), byref(pointer), byref(error))
+            status = getattr(lib, twin)(*where, byref(config), clock(), byref(pointer), byref(error))
         else:
-            status = getattr(lib, create)(byref(config), byref(pointer), byref(error))
+            status = getattr(lib, function)(*where, byref(config), byref(pointer), byref(error))
         check(status, error)
         assert pointer.value is not None
         destroy = getattr(lib, create[: -len("create")] + "destroy")

@@ -31,6 +31,7 @@ from .enums import BreakerMode, BreakerState, Preset, Window
 from .errors import CircuitOpen
 from .events import EventReader
 from .permit import Permit
+from .region import Region
 
 F = TypeVar("F")
 T = TypeVar("T")
@@ -99,6 +100,7 @@ class CircuitBreaker(Native):
     mode                  BreakerMode.*; AUTOMATIC.
     classify              what an exception says about the upstream; default_classify.
     clock                 a function that returns nanoseconds, in place of the system's monotonic clock.
+    scope                 a Region, in which it is found by `name`, or created; else it is this process's own.
     """
 
     # The functions, with the handle, when the library reads the clock.
@@ -130,6 +132,8 @@ class CircuitBreaker(Native):
         preset: Optional[Preset] = None,
         classify: Classify = default_classify,
         clock: Optional[Clock] = None,
+        scope: Optional[Region] = None,
+        name: Optional[str] = None,
     ) -> None:
         config = initialised(c.agr_breaker_config)
         if preset is not None:
@@ -160,7 +164,7 @@ class CircuitBreaker(Native):
             },
         )
         self._classify = classify
-        self._own("agr_breaker_create", config, clock)
+        self._own("agr_breaker_create", config, clock, scope, name)
         if clock is None:
             self._ask = partial(untyped("agr_breaker_acquire"), self._handle.cell)
             self._tell = partial(untyped("agr_breaker_report"), self._handle.cell)

@@ -10,6 +10,7 @@ from ._convert import fill, seconds, unsigned
 from ._ffi import Int64, byref, initialised
 from ._handle import Clock, Native
 from .errors import BudgetExhausted
+from .region import Region
 
 
 class RetryBudget(Native):
@@ -21,6 +22,7 @@ class RetryBudget(Native):
     quota           the most that can be saved up; 100.
     initial         what is there at the start; 100.
     clock           a function that returns nanoseconds, in place of the system's monotonic clock.
+    scope           a Region, in which it is found by `name`, or created; else it is this process's own.
     """
 
     def __init__(
@@ -31,6 +33,8 @@ class RetryBudget(Native):
         quota: Optional[int] = None,
         initial: Optional[int] = None,
         clock: Optional[Clock] = None,
+        scope: Optional[Region] = None,
+        name: Optional[str] = None,
     ) -> None:
         config = initialised(c.agr_retry_budget_config)
         fill(
@@ -42,7 +46,7 @@ class RetryBudget(Native):
                 "initial": initial,
             },
         )
-        self._own("agr_retry_budget_create", config, clock)
+        self._own("agr_retry_budget_create", config, clock, scope, name)
 
     def try_withdraw(self, cost: int = 1) -> bool:
         """Takes the cost of a retry out, if it is there."""

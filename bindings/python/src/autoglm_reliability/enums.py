@@ -107,6 +107,15 @@ class WhenFull(IntEnum):
     EVICT = c.AGR_WHEN_FULL_EVICT
 
 
+class ObjectKind(IntEnum):
+    """What an object of a region is."""
+
+    LIMITER = c.AGR_OBJECT_LIMITER
+    KEYED_LIMITER = c.AGR_OBJECT_KEYED_LIMITER
+    BREAKER = c.AGR_OBJECT_BREAKER
+    RETRY_BUDGET = c.AGR_OBJECT_RETRY_BUDGET
+
+
 class KeyState(IntEnum):
     """How far the execution of an idempotency key has come."""
 

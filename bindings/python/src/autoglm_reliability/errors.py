@@ -34,6 +34,18 @@ class SystemFailure(ReliabilityError, OSError):
     """The operating system refused; `errno` has its number."""
 
 
+class RegionError(ReliabilityError):
+    """The shared memory is another user's, another version's, damaged, or open to too many."""
+
+
+class MismatchError(ReliabilityError, ValueError):
+    """A region has the object with another configuration. `field` names the first difference."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class StateError(ReliabilityError):
     """The call is out of order."""
 

@@ -16,6 +16,7 @@ from ._ffi import Size, byref, initialised, raise_error, sized, spare_error, spa
 from ._handle import Clock
 from .enums import WhenFull
 from .limiter import ONE, ONE_TOKEN
+from .region import Region
 from .reservation import Reservation
 
 
@@ -59,6 +60,8 @@ class KeyedRateLimiter(Bucket):
         observe: Optional[bool] = None,
         seed: Optional[int] = None,
         clock: Optional[Clock] = None,
+        scope: Optional[Region] = None,
+        name: Optional[str] = None,
     ) -> None:
         self._config: c.agr_keyed_limiter_config = initialised(c.agr_keyed_limiter_config)
         fill(
@@ -77,7 +80,7 @@ class KeyedRateLimiter(Bucket):
                 "seed": seed,
             },
         )
-        self._own("agr_keyed_limiter_create", self._config, clock)
+        self._own("agr_keyed_limiter_create", self._config, clock, scope, name)
         if clock is None:
             self._take_one = partial(untyped("agr_keyed_limiter_try_acquire"), self._handle.cell)
 

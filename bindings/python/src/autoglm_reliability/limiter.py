@@ -16,6 +16,7 @@ from ._convert import Duration, fill, integer, record
 from ._decorate import decorate
 from ._ffi import Int64, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock
+from .region import Region
 from .reservation import Reservation
 
 F = TypeVar("F")
@@ -49,6 +50,7 @@ class RateLimiter(Bucket):
     reservation_timeout  one not ended by then counts as settled in full; 10 min.
     observe              admit everybody, and count what would be refused; no.
     clock                a function that returns nanoseconds, in place of the system's monotonic clock.
+    scope                a Region, in which it is found by `name`, or created; else it is this process's own.
     """
 
     _prefix = "agr_limiter"
@@ -68,6 +70,8 @@ class RateLimiter(Bucket):
         reservation_timeout: Optional[Duration] = None,
         observe: Optional[bool] = None,
         clock: Optional[Clock] = None,
+        scope: Optional[Region] = None,
+        name: Optional[str] = None,
     ) -> None:
         self._config: c.agr_limiter_config = initialised(c.agr_limiter_config)
         fill(
@@ -83,7 +87,7 @@ class RateLimiter(Bucket):
                 "observe": observe,
             },
         )
-        self._own("agr_limiter_create", self._config, clock)
+        self._own("agr_limiter_create", self._config, clock, scope, name)
         if clock is None:
             function = untyped("agr_limiter_try_acquire")
             self._take_one = partial(function, self._handle.cell, ONE_TOKEN, None, None)
