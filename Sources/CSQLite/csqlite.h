@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sqlite3.h>
 #include <stdint.h>
 #include <string.h>
@@ -36,6 +37,9 @@ static inline int64_t csqlite_boot(void) {
   for (ssize_t i = 0; i < length; ++i) hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3u;
   return length < 32 ? 0 : (int64_t)(hash >> 2 | 1);
 }
+
+/* Lets another thread run. */
+static inline void csqlite_yield(void) { sched_yield(); }
 
 static inline int32_t csqlite_process(void) { return (int32_t)getpid(); }
 

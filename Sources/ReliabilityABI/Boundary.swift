@@ -23,6 +23,7 @@ enum HandleKind: UInt64 {
   case limiter = 0x6167_725f_6c69_6d69
   case keyedLimiter = 0x6167_725f_6b65_7964
   case idempotency = 0x6167_725f_6964_656d
+  case durableIdempotency = 0x6167_725f_6964_7374
   case policy = 0x6167_725f_706f_6c69
   case call = 0x6167_725f_6361_6c6c
   case store = 0x6167_725f_7374_6f72
@@ -53,6 +54,20 @@ func handle<Engine: ~Copyable>(
   guard header.pointee.kind.load(ordering: .relaxed) == kind.rawValue else {
     throw .argument(field, "is not a handle of this kind, or was destroyed")
   }
+  return (raw + engineOffset).assumingMemoryBound(to: Engine.self)
+}
+
+/// The engine of a handle if it is one of this kind.
+@inline(__always)
+func handleIfKind<Engine: ~Copyable>(
+  _ pointer: OpaquePointer?, _ kind: HandleKind
+) -> Handle<Engine>? {
+  guard let pointer else { return nil }
+  let raw = UnsafeMutableRawPointer(pointer)
+  guard Int(bitPattern: raw) & 15 == 0,
+    raw.assumingMemoryBound(to: HandleHeader.self).pointee.kind.load(ordering: .relaxed)
+      == kind.rawValue
+  else { return nil }
   return (raw + engineOffset).assumingMemoryBound(to: Engine.self)
 }
 

@@ -3,7 +3,7 @@ import Platform
 import ReliabilityCore
 import Synchronization
 
-private func idempotencyDefaults() -> agr_idempotency_config {
+func idempotencyDefaults() -> agr_idempotency_config {
   var config = agr_idempotency_config()
   config.struct_size = UInt32(MemoryLayout<agr_idempotency_config>.size)
   config.max_entries = 65_536
@@ -18,9 +18,16 @@ private func idempotencyDefaults() -> agr_idempotency_config {
   return config
 }
 
+/// A cache of the process, or the one in front of a store.
 @inline(__always)
 func idempotencyHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<IdempotencyCache> {
-  try handle(pointer, .idempotency, "cache")
+  if let durable = durableHandle(pointer) { return DurableCache.front(durable) }
+  return try handle(pointer, .idempotency, "cache")
+}
+
+@inline(__always)
+func durableHandle(_ pointer: OpaquePointer?) -> Handle<DurableCache>? {
+  handleIfKind(pointer, .durableIdempotency)
 }
 
 /// `AGR_ON_FAILURE_*` as a choice to keep failures.
@@ -31,15 +38,16 @@ private func readFailureKeeping(_ value: Int32) throws(Failure) -> Bool {
   return value == AGR_ON_FAILURE_KEEP
 }
 
-private func readConfiguration(
-  _ config: agr_idempotency_config
+func readConfiguration(
+  _ config: agr_idempotency_config, alwaysEvicts: Bool = false
 ) throws(Failure) -> IdempotencyConfiguration {
   try requireZero(config.reserved, "reserved")
   return try IdempotencyConfiguration(
     maxEntries: Int(config.max_entries),
     maxBytes: Int(truncatingIfNeeded: config.max_bytes), maxKeyBytes: Int(config.max_key_bytes),
     maxWaiters: Int(config.max_waiters), maxPins: Int(config.max_pins),
-    evicts: readEviction(config.when_full), keepsFailures: readFailureKeeping(config.on_failure),
+    evicts: readEviction(config.when_full) || alwaysEvicts,
+    keepsFailures: readFailureKeeping(config.on_failure),
     timeToLive: config.ttl_ns, leaseTime: config.lease_ns)
 }
 
@@ -68,8 +76,11 @@ public func agr_idempotency_create(
 
 @implementation @_cdecl("agr_idempotency_destroy")
 public func agr_idempotency_destroy(_ cache: OpaquePointer?) {
-  guard let cache = try? idempotencyHandle(cache) else { return }
-  destroy(cache, .idempotency)
+  if let durable = durableHandle(cache) {
+    destroy(durable, .durableIdempotency)
+  } else if let cache = try? idempotencyHandle(cache) {
+    destroy(cache, .idempotency)
+  }
 }
 
 @implementation @_cdecl("agr_idempotency_state")
@@ -82,13 +93,16 @@ public func agr_idempotency_state(
 
 @implementation @_cdecl("agr_idempotency_state_at")
 public func agr_idempotency_state_at(
-  _ cache: OpaquePointer?, _ key: UnsafeRawPointer?, _ key_length: Int, _ now_ns: Int64,
+  _ handle: OpaquePointer?, _ key: UnsafeRawPointer?, _ key_length: Int, _ now_ns: Int64,
   _ out_state: UnsafeMutablePointer<Int32>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let cache = try idempotencyHandle(cache)
+    let cache = try idempotencyHandle(handle)
     let out = try required(out_state, "out_state")
     out.pointee = 0
+    if let durable = durableHandle(handle) {
+      return try durable.pointee.state(key, key_length, now: now_ns, out, error)
+    }
     let state = try cache.pointee.state(key, key_length, now: now_ns)
     out.pointee = Int32(state.rawValue)
     return state == .absent ? AGR_NOT_FOUND : AGR_OK

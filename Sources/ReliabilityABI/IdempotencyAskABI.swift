@@ -61,14 +61,18 @@ public func agr_idempotency_begin(
 
 @implementation @_cdecl("agr_idempotency_begin_at")
 public func agr_idempotency_begin_at(
-  _ cache: OpaquePointer?, _ key: UnsafeRawPointer?, _ key_length: Int,
+  _ handle: OpaquePointer?, _ key: UnsafeRawPointer?, _ key_length: Int,
   _ fingerprint: UnsafeRawPointer?, _ fingerprint_length: Int, _ now_ns: Int64,
   _ out_lease: UnsafeMutablePointer<agr_lease>?, _ out_result: UnsafeMutablePointer<agr_result>?,
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let cache = try idempotencyHandle(cache)
+    let cache = try idempotencyHandle(handle)
     let out = try IdempotencyOutputs(out_lease, out_result)
+    if let durable = durableHandle(handle) {
+      return try durable.pointee.begin(
+        key, key_length, fingerprint, fingerprint_length, joins: nil, now: now_ns, out, error)
+    }
     switch try cache.pointee.begin(
       key, key_length, fingerprint: fingerprint, fingerprint_length, now: now_ns)
     {
@@ -94,16 +98,21 @@ public func agr_idempotency_join(
 
 @implementation @_cdecl("agr_idempotency_join_at")
 public func agr_idempotency_join_at(
-  _ cache: OpaquePointer?, _ key: UnsafeRawPointer?, _ key_length: Int,
+  _ handle: OpaquePointer?, _ key: UnsafeRawPointer?, _ key_length: Int,
   _ fingerprint: UnsafeRawPointer?, _ fingerprint_length: Int, _ now_ns: Int64,
   _ out_ticket: UnsafeMutablePointer<UInt64>?, _ out_lease: UnsafeMutablePointer<agr_lease>?,
   _ out_result: UnsafeMutablePointer<agr_result>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let cache = try idempotencyHandle(cache)
+    let cache = try idempotencyHandle(handle)
     let outTicket = try required(out_ticket, "out_ticket")
     outTicket.pointee = 0
     let out = try IdempotencyOutputs(out_lease, out_result)
+    if let durable = durableHandle(handle) {
+      return try durable.pointee.begin(
+        key, key_length, fingerprint, fingerprint_length, joins: outTicket, now: now_ns, out,
+        error)
+    }
     switch try cache.pointee.join(
       key, key_length, fingerprint: fingerprint, fingerprint_length, now: now_ns)
     {
@@ -127,13 +136,16 @@ public func agr_idempotency_poll(
 
 @implementation @_cdecl("agr_idempotency_poll_at")
 public func agr_idempotency_poll_at(
-  _ cache: OpaquePointer?, _ ticket: UInt64, _ now_ns: Int64,
+  _ handle: OpaquePointer?, _ ticket: UInt64, _ now_ns: Int64,
   _ out_lease: UnsafeMutablePointer<agr_lease>?, _ out_result: UnsafeMutablePointer<agr_result>?,
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let cache = try idempotencyHandle(cache)
+    let cache = try idempotencyHandle(handle)
     let out = try IdempotencyOutputs(out_lease, out_result)
+    if let durable = durableHandle(handle) {
+      return try durable.pointee.poll(ticket, now: now_ns, out, error)
+    }
     return out.write(
       try cache.pointee.poll(ticket, now: now_ns), unanswered: AGR_IN_PROGRESS)
   }
@@ -141,13 +153,16 @@ public func agr_idempotency_poll_at(
 
 @implementation @_cdecl("agr_idempotency_wait")
 public func agr_idempotency_wait(
-  _ cache: OpaquePointer?, _ ticket: UInt64, _ timeout_ns: Int64,
+  _ handle: OpaquePointer?, _ ticket: UInt64, _ timeout_ns: Int64,
   _ out_lease: UnsafeMutablePointer<agr_lease>?, _ out_result: UnsafeMutablePointer<agr_result>?,
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let cache = try idempotencyHandle(cache)
+    let cache = try idempotencyHandle(handle)
     let out = try IdempotencyOutputs(out_lease, out_result)
+    if let durable = durableHandle(handle) {
+      return try durable.pointee.wait(ticket, timeout: timeout_ns, out, error)
+    }
     return out.write(
       try cache.pointee.wait(ticket, timeout: timeout_ns), unanswered: AGR_TIMED_OUT)
   }

@@ -52,6 +52,16 @@ extension IdempotencyCache {
     try IdempotencyCache.requireData(data, length)
     let time = try self.time(now)
     guard let number = shard(of: lease) else { return false }
+    return try end(lease, data, length, state, number, time, shared.configuration.timeToLive) {
+      true
+    }
+  }
+
+  /// Ends a lease with its result, which `keep` says whether to keep, after room was made for it.
+  func end(
+    _ lease: UInt64, _ data: UnsafeRawPointer?, _ length: Int, _ state: KeyState, _ number: Int,
+    _ time: Int64, _ timeToLive: Int64, _ keep: () -> Bool
+  ) throws(Failure) -> Bool {
     // Nobody else's result makes room for one that is too late.
     guard under(number, { shard, shared in shard.mayEnd(lease, now: time, shared) }) else {
       return false
@@ -66,9 +76,12 @@ extension IdempotencyCache {
       shared.releaseBytes(length)
       throw .noMemory
     }
-    if under(number, { shard, shared in shard.complete(lease, block, now: time, shared) }) {
-      return true
-    }
+    let isKept =
+      keep()
+      && under(number) { shard, shared in
+        shard.complete(lease, block, timeToLive: timeToLive, now: time, shared)
+      }
+    if isKept { return true }
     block.release(shared)
     return false
   }
@@ -83,14 +96,14 @@ extension IdempotencyCache {
     return true
   }
 
-  private static func requireData(_ data: UnsafeRawPointer?, _ length: Int) throws(Failure) {
+  static func requireData(_ data: UnsafeRawPointer?, _ length: Int) throws(Failure) {
     guard data != nil || length == 0 else {
       throw .argument("data", "must not be NULL with a length")
     }
   }
 
   /// Which shard a lease could be of.
-  private func shard(of lease: UInt64) -> Int? {
+  func shard(of lease: UInt64) -> Int? {
     let number = IdempotencyLease.shard(of: lease)
     return number < shards.count ? number : nil
   }

@@ -26,14 +26,14 @@ extension IdempotencyCache {
   }
 
   /// What a thread that found no answer sleeps on.
-  private struct Sleep {
+  struct Sleep {
     let slot: Int
     let word: UInt32
   }
 
   /// Polls; without an answer it announces a sleeper under the same lock, if it is to.
-  private func look(
-    _ ticket: UInt64, _ now: Int64, sleeps: Bool
+  func look(
+    _ ticket: UInt64, _ now: Int64, sleeps: Bool, keeps: Bool = false
   ) throws(Failure) -> (answer: TicketAnswer, sleep: Sleep?) {
     let time = try self.time(now)
     guard let number = shard(ofTicket: ticket) else { return (.stale, nil) }
@@ -43,7 +43,8 @@ extension IdempotencyCache {
     defer { IdempotencyCache.close(attachment) }
     do throws(Shortage) {
       let answer = try under(number) { shard, shared throws(Shortage) in
-        let answer = try shard.poll(ticket, now: time, shared, attachment: &attachment)
+        let answer = try shard.poll(
+          ticket, now: time, shared, attachment: &attachment, keeps: keeps)
         if sleeps, case .inProgress = answer {
           let slot = WaiterTable.slot(of: ticket)
           sleep = Sleep(slot: slot, word: waitWords.prepare(slot))
@@ -95,7 +96,7 @@ extension IdempotencyCache {
     return settled
   }
 
-  private func shard(ofTicket ticket: UInt64) -> Int? {
+  func shard(ofTicket ticket: UInt64) -> Int? {
     let number = WaiterTable.shard(of: ticket)
     return number < shards.count ? number : nil
   }

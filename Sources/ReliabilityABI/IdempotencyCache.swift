@@ -121,7 +121,7 @@ struct IdempotencyCache: ~Copyable {
 
   // MARK: - Arguments
 
-  private func checkedKey(
+  func checkedKey(
     _ bytes: UnsafeRawPointer?, _ length: Int
   ) throws(Failure) -> IdempotencyKey {
     guard let bytes else { throw .argument("key", "must not be NULL") }

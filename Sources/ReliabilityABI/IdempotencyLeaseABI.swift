@@ -17,6 +17,9 @@ public func agr_idempotency_complete_at(
   _ now_ns: Int64, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
+    if let durable = durableHandle(cache) {
+      return try durable.pointee.complete(lease_id, data, length, .success, now: now_ns, error)
+    }
     let cache = try idempotencyHandle(cache)
     return try cache.pointee.complete(lease_id, data, length, now: now_ns)
       ? AGR_OK : AGR_STALE
@@ -37,6 +40,9 @@ public func agr_idempotency_fail_at(
   _ now_ns: Int64, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
+    if let durable = durableHandle(cache) {
+      return try durable.pointee.fail(lease_id, data, length, now: now_ns, error)
+    }
     let cache = try idempotencyHandle(cache)
     return try cache.pointee.fail(lease_id, data, length, now: now_ns)
       ? AGR_OK : AGR_STALE
@@ -56,6 +62,9 @@ public func agr_idempotency_abandon_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
+    if let durable = durableHandle(cache) {
+      return try durable.pointee.end(lease_id, outcomeUnknown: true, now: now_ns, error)
+    }
     let cache = try idempotencyHandle(cache)
     return try cache.pointee.abandon(lease_id, now: now_ns) ? AGR_OK : AGR_STALE
   }
@@ -75,6 +84,9 @@ public func agr_idempotency_renew_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
+    if let durable = durableHandle(cache) {
+      return try durable.pointee.renew(lease_id, leaseTime: lease_ns, now: now_ns, error)
+    }
     let cache = try idempotencyHandle(cache)
     return try cache.pointee.renew(lease_id, leaseTime: lease_ns, now: now_ns)
       ? AGR_OK : AGR_STALE

@@ -67,6 +67,7 @@ static int may_be_null(const char *function, const char *path) {
                           "out_lost",
                           "user_data",
                           "self",
+                          "options",
                           "idempotency",
                           "breaker",
                           "budget",

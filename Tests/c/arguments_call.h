@@ -204,6 +204,8 @@ static void prepare_input(struct call *call, struct object *object, int paramete
     agr_store_config_init(memory, sizeof(agr_store_config));
   else if (is(name, "agr_region_config"))
     agr_region_config_init(memory, sizeof(agr_region_config));
+  else if (is(name, "agr_store_options"))
+    agr_store_options_init(memory, sizeof(agr_store_options));
   else if (is(name, "agr_request"))
     prepare_request(call, memory);
   else if (is(name, "agr_outcome"))
@@ -255,7 +257,7 @@ static void *good_handle(const struct world *world, const char *function, const 
   }
   if (is(name, "breaker")) return world->breaker;
   if (is(name, "budget")) return world->budget;
-  if (is(name, "cache")) return world->cache;
+  if (is(name, "cache")) return contains(function, "lost_fence") ? world->durable : world->cache;
   if (is(name, "policy")) return world->policy;
   if (is(name, "call")) return world->call;
   if (is(name, "store")) return world->store;
@@ -274,7 +276,9 @@ static uint64_t good_number(const struct call *call, const char *name) {
   if (is(name, "ticket")) {
     return contains(function, "wait") ? world->answered_ticket : world->open_ticket;
   }
-  if (is(name, "lease_id")) return world->lease;
+  if (is(name, "lease_id")) {
+    return contains(function, "lost_fence") ? world->durable_lease : world->lease;
+  }
   if (is(name, "pin")) return world->pin;
   if (is(name, "now_ns")) return (uint64_t)world->now;
   if (is(name, "bytes")) return 1 << 17;

@@ -41,7 +41,8 @@ static void clean(struct call *call, int32_t status) {
   if ((uintptr_t)good != call->values[0]) return; /* one of another kind stays */
   void **handles[] = {(void **)&world->limiter, (void **)&world->keyed, (void **)&world->breaker,
                       (void **)&world->budget,  (void **)&world->cache, (void **)&world->policy,
-                      (void **)&world->call,    (void **)&world->store, (void **)&world->region};
+                      (void **)&world->call,    (void **)&world->store, (void **)&world->region,
+                      (void **)&world->durable};
   for (int i = 0; i < COUNT(handles); ++i) {
     if (*handles[i] == good) *handles[i] = NULL;
   }

@@ -99,7 +99,10 @@ static void resize(struct call *call, struct object *object, uint32_t claimed, i
   size_t kept = bytes < object->bytes ? bytes : object->bytes;
   char *memory = object->memory + object->bytes - bytes;
   memmove(memory, object->memory, kept);
-  memset(memory + kept, junk ? FILLER : 0, bytes - kept);
+  memset(memory + kept, 0, bytes - kept);
+  /* Junk only beyond what the structure has: within it there are pointers. */
+  const size_t own = object->structure->size > kept ? object->structure->size : kept;
+  if (junk && bytes > own) memset(memory + own, FILLER, bytes - own);
   for (int i = 0; i < call->object_count; ++i) {
     /* Where the pointer to another object lies in this one. */
     static void *gone;

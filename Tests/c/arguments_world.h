@@ -20,10 +20,11 @@ struct world {
   agr_idempotency *cache;
   agr_store *store;
   agr_region *region;
+  agr_idempotency *durable; /* a cache in the store */
   agr_policy *policy;
   agr_call *call; /* its attempt is under way */
   uint64_t reservation, keyed_reservation, permit;
-  uint64_t lease, open_ticket, answered_ticket, pin;
+  uint64_t durable_lease, lease, open_ticket, answered_ticket, pin;
 };
 
 static const char KEY[] = "120     "; /* a key, and a hint */
@@ -109,6 +110,13 @@ static void make_parts(struct world *world) {
 static void make_store(struct world *world) {
   const agr_store_driver driver = {&stub_api, NULL};
   MUST(agr_store_create(&driver, NULL, &world->store, NULL));
+  agr_idempotency_config cache;
+  cache_config(&cache);
+  MUST(agr_idempotency_create_in_store(world->store, "test", &cache, NULL, &world->durable, NULL));
+  agr_lease lease;
+  agr_result result;
+  MUST(agr_idempotency_begin(world->durable, "run", 3, NULL, 0, &lease, &result, NULL));
+  world->durable_lease = lease.id;
 }
 
 /* The name of a region of this process alone. */
@@ -185,6 +193,7 @@ static void world_destroy(struct world *world) {
   agr_retry_budget_destroy(world->budget);
   agr_breaker_destroy(world->breaker);
   agr_keyed_limiter_destroy(world->keyed);
+  agr_idempotency_destroy(world->durable);
   agr_store_destroy(world->store);
   agr_region_close(world->region);
   agr_limiter_destroy(world->other_limiter);
@@ -208,6 +217,7 @@ static int world_is_good(const struct world *world) {
          (!world->breaker || agr_breaker_state(world->breaker, &state, NULL) == AGR_OK) &&
          (!world->budget || agr_retry_budget_balance(world->budget, &number, NULL) == AGR_OK) &&
          (!world->cache || agr_idempotency_snapshot_read(world->cache, &cache, NULL) == AGR_OK) &&
+         (!world->durable || agr_idempotency_snapshot_read(world->durable, &cache, NULL) == AGR_OK) &&
          (!world->store || agr_store_snapshot_read(world->store, &store, NULL) == AGR_OK) &&
          (!world->region || agr_region_snapshot_read(world->region, &region, NULL) == AGR_OK) &&
          (!world->policy || agr_policy_snapshot_read(world->policy, &policy, NULL) == AGR_OK);

@@ -7,6 +7,7 @@
 
 #include "breaker.h"
 #include "common.h"
+#include "idempotency.h"
 #include "store_driver.h"
 
 #ifdef __cplusplus
@@ -85,6 +86,45 @@ typedef struct agr_store_options {
 } agr_store_options;
 
 void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
+
+/* ---- objects in a store ---- */
+
+/* An idempotency cache whose keys lie in the store: all the functions of idempotency.h, for the callers of all
+ * processes that create one of this name. In front of it is a cache of this process, as `config` describes:
+ * callers of this process that join a run of this process wait for it without asking the store, and a result is
+ * replayed from memory for as long as it is there. Results leave memory first when that is full, whatever
+ * `when_full` says: they are in the store.
+ *
+ * What is different:
+ * - begin, join, poll, wait and the ends of a lease wait for the store, for the options' timeout_ns at
+ *   the longest; if the first call fails sooner than that it is made once more. A wait keeps to its own timeout.
+ * - A run of another process is AGR_IN_PROGRESS. Whoever has joined it waits, and the store is asked from time
+ *   to time (after 2 ms, then ever less often, at the most each 250 ms) by one of them. A poll asks when
+ *   the time that it was told has passed; an eventfd does not tell of a result of another process.
+ * - A lease's `fence` is the store's, larger with each run of the key, in whichever process. 0: the store
+ *   failed, and the run is not in it (on_error).
+ * - A process that ends between begin and complete leaves its lease behind. When that has ended, the next who
+ *   begins gets AGR_OK with outcome_unknown, and agr_idempotency_lost_fence tells the fence of the lost run.
+ * - complete answers AGR_OK when the result is in the store. With AGR_ERR_STORE the lease is still held: it
+ *   may be completed again. A result longer than max_result_bytes is AGR_ERR_NEVER_FITS, and a store that cannot
+ *   keep results of that length refuses to begin.
+ * - on_error, for a begin that the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: AGR_OK, the run's result goes to those
+ *   who joined and is then forgotten; LOCAL: AGR_OK, the result is kept by this process as if there were no store.
+ * - A policy does not take it: its calls must not wait for a store.
+ *
+ * name     of the object, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ -
+ * options  NULL: the defaults.
+ * Errors   AGR_ERR_ARGUMENT, field "store": it does not offer idempotency; AGR_ERR_NO_MEMORY.
+ * Nothing is asked of the store yet. Allocates as agr_idempotency_create, and 40 bytes an entry. */
+agr_status agr_idempotency_create_in_store(agr_store *store, const char *name,
+                                           const agr_idempotency_config *config,
+                                           const agr_store_options *options,
+                                           agr_idempotency **out_cache, agr_error *error);
+
+/* The fence of the run that was lost before the one with this lease; 0: none was.
+ * Answers  AGR_OK; AGR_STALE.  Errors  AGR_ERR_ARGUMENT: also for a cache that is in no store. */
+agr_status agr_idempotency_lost_fence(const agr_idempotency *cache, uint64_t lease_id,
+                                      uint64_t *out_fence, agr_error *error);
 
 #ifdef __cplusplus
 }

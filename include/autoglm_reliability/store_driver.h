@@ -6,7 +6,9 @@
 #ifndef AUTOGLM_RELIABILITY_STORE_DRIVER_H
 #define AUTOGLM_RELIABILITY_STORE_DRIVER_H
 
+#include "breaker.h"
 #include "common.h"
+#include "idempotency.h"
 
 #ifdef __cplusplus
 extern "C" {

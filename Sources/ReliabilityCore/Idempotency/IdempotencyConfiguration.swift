@@ -53,7 +53,7 @@ package struct IdempotencyConfiguration {
   }
 
   /// Keys spread by their hash and not evenly, so a shard has room for more than its share.
-  var slotsPerShard: Int {
+  package var slotsPerShard: Int {
     let shards = shardCount
     if shards == 1 { return maxEntries }
     let share = (maxEntries &+ shards &- 1) / shards

@@ -18,6 +18,9 @@ struct IdempotencyEntry: BitwiseCopyable {
   var state: KeyState
   /// An earlier run may have had effects.
   var outcomeUnknown: Bool
+  /// The run is another process's, or not known to be this one's yet: when its time is over, the first who
+  /// waits is to ask again.
+  var isElsewhere: Bool = false
 }
 
 /// A key as a caller gives it, with its hash.
@@ -39,6 +42,13 @@ package struct IdempotencyLease {
   package let fence: UInt64
   package let expiresIn: Int64
   package let outcomeUnknown: Bool
+
+  package init(id: UInt64, fence: UInt64, expiresIn: Int64, outcomeUnknown: Bool) {
+    self.id = id
+    self.fence = fence
+    self.expiresIn = expiresIn
+    self.outcomeUnknown = outcomeUnknown
+  }
 
   private static let slotBits: UInt64 = 24
   private static let shardShift: UInt64 = 60

@@ -24,6 +24,8 @@ extension IdempotencyShard {
   ) -> Bool {
     let entry = entries.at(slot)
     switch entry.pointee.state {
+    case .processing where entry.pointee.isElsewhere:
+      return askAgain(slot, now, shared)
     case .processing:
       counters.leasesLost &+= 1
       release(slot, since: entry.pointee.due, now, shared)

@@ -2,7 +2,7 @@
 
 extension IdempotencyShard {
   /// The entry that a lease is for, if the lease is good.
-  private mutating func holder(
+  mutating func holder(
     of lease: UInt64, _ now: Int64, _ shared: borrowing IdempotencyShared
   ) -> Int? {
     let slot = IdempotencyLease.slot(of: lease)
@@ -37,11 +37,19 @@ extension IdempotencyShard {
   package mutating func complete(
     _ lease: UInt64, _ block: ResultBlock, now: Int64, _ shared: borrowing IdempotencyShared
   ) -> Bool {
+    complete(lease, block, timeToLive: shared.configuration.timeToLive, now: now, shared)
+  }
+
+  /// The same, with a time to live of its own.
+  package mutating func complete(
+    _ lease: UInt64, _ block: ResultBlock, timeToLive: Int64, now: Int64,
+    _ shared: borrowing IdempotencyShared
+  ) -> Bool {
     guard let slot = ending(lease, now, shared), move(slot, to: block.state) else { return false }
     let entry = entries.at(slot)
     heap.remove(slot, entries)
     entry.pointee.block = block
-    entry.pointee.due = Time.add(now, shared.configuration.timeToLive)
+    entry.pointee.due = Time.add(now, timeToLive)
     kept.append(slot, order)
     while let waiter = entry.pointee.waiters.popFirst(shared.waiters.order) {
       block.retain()

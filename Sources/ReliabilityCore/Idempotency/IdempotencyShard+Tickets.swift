@@ -20,9 +20,11 @@ extension IdempotencyShard {
 
   /// What has become of the run that was joined. With `execute` and `replay` the ticket ends, and
   /// `attachment` is what the host had attached to it; else 0.
+  ///
+  /// With `keeps` a ticket stays good with `execute`, until `finish` or `giveWay`.
   package mutating func poll(
     _ ticket: UInt64, now: Int64, _ shared: borrowing IdempotencyShared,
-    attachment: inout Int32
+    attachment: inout Int32, keeps: Bool = false
   ) throws(Shortage) -> TicketAnswer {
     doChores(now, shared)
     guard let waiter = shared.waiters.find(ticket) else { return .stale }
@@ -37,8 +39,10 @@ extension IdempotencyShard {
     _ = settle(slot, now, shared)
     let entry = entries.at(slot)
     if entry.pointee.state == .pending && Int(entry.pointee.waiters.first) == waiter {
-      entry.pointee.waiters.remove(waiter, shared.waiters.order)
-      attachment = end(waiter, shared)
+      if !keeps {
+        entry.pointee.waiters.remove(waiter, shared.waiters.order)
+        attachment = end(waiter, shared)
+      }
       return .execute(grant(slot, now, shared))
     }
     return .inProgress(leaseRemaining: Time.subtract(entry.pointee.due, now))
@@ -130,7 +134,7 @@ extension IdempotencyShard {
   }
 
   /// Ends a ticket, and returns what was attached to it.
-  private mutating func end(_ waiter: Int, _ shared: borrowing IdempotencyShared) -> Int32 {
+  mutating func end(_ waiter: Int, _ shared: borrowing IdempotencyShared) -> Int32 {
     let old = shared.waiters.waiters[waiter]
     if old.isQueued { changes.remove(waiter, shared.waiters.changes) }
     old.block?.release(shared)

@@ -151,6 +151,7 @@ package struct IdempotencyShard: ~Copyable {
     if generation == 0 { generation = 1 }
     let entry = entries.at(slot)
     entry.pointee.generation = generation
+    entry.pointee.isElsewhere = false
     setDue(slot, Time.add(now, shared.configuration.leaseTime))
     counters.executed &+= 1
     return IdempotencyLease(

@@ -2417,6 +2417,26 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
             c_uint32,
         ),
     ),
+    "agr_idempotency_create_in_store": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_idempotency_config),
+            POINTER(agr_store_options),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_idempotency_lost_fence": (
+        c_int32,
+        (
+            c_void_p,
+            c_uint64,
+            POINTER(c_uint64),
+            POINTER(agr_error),
+        ),
+    ),
 }
 
 # These may block: they are called with the interpreter's lock released.
