@@ -40,12 +40,14 @@ let package = Package(
     .library(name: "autoglm_reliability", type: .dynamic, targets: ["ReliabilityABI"]),
     // The stores are libraries of their own, which see include/ and nothing else of this one.
     .library(name: "autoglm_reliability_sqlite", type: .dynamic, targets: ["StoreSQLite"]),
+    .library(name: "autoglm_reliability_redis", type: .dynamic, targets: ["StoreRedis"]),
   ],
   traits: ["Embedded"],
   targets: [
     .systemLibrary(name: "CAutoGLMReliability", path: "include"),
     .systemLibrary(name: "Platform", path: "Sources/Platform"),
     .systemLibrary(name: "CSQLite", path: "Sources/CSQLite"),
+    .systemLibrary(name: "CRedis", path: "Sources/CRedis"),
     .target(
       name: "ReliabilityCore", dependencies: ["Platform"], swiftSettings: sources),
     .target(
@@ -61,6 +63,14 @@ let package = Package(
       swiftSettings: sources,
       linkerSettings: [
         .linkedLibrary("sqlite3"), shipped("libautoglm_reliability_sqlite", "sqlite.map"),
+      ]),
+    .target(
+      name: "StoreRedis",
+      dependencies: ["CAutoGLMReliability", "CRedis", "Platform"],
+      swiftSettings: sources,
+      linkerSettings: [
+        .linkedLibrary("hiredis"), .linkedLibrary("ssl"), .linkedLibrary("crypto"),
+        shipped("libautoglm_reliability_redis", "redis.map"),
       ]),
     .testTarget(
       name: "ReliabilityCoreTests", dependencies: ["ReliabilityCore"]),

@@ -1,0 +1,306 @@
+import CRedis
+import Platform
+import Synchronization
+
+/// How an exchange ended.
+enum Exchange {
+  /// The caller frees the reply.
+  case reply(UnsafeMutablePointer<redisReply>)
+  /// `isSent`: the server may have done what it was asked.
+  case failed(Words, isSent: Bool)
+  case noMemory
+}
+
+/// Makes a connection in time, or says why not.
+typealias Opener = (_ deadline: Int64, _ why: inout Words) -> credis_link?
+
+/// A place for one connection, which threads share.
+///
+/// A thread appends its command to what is to be sent, and itself to those who wait, in the same order. One thread at a
+/// time sends, for all who appended meanwhile; one reads, and hands out replies until it has its own, then
+/// leaves the reading to the next who waits. So one round trip serves all who come during it.
+///
+/// What is shared lies behind a pointer, since several threads are in these functions at a time.
+struct Channel {
+  private struct State: ~Copyable {
+    let lock = Lock()
+    /// Whose it is: a child of a fork finds its parent's.
+    let process = Atomic<Int32>(credis_process())
+    let waiting = Atomic<Int>(0)
+    // Guarded by the lock.
+    var session: UnsafeMutablePointer<Session>?
+    var pending = Bytes()
+    var first: UnsafeMutablePointer<Request>?
+    var last: UnsafeMutablePointer<Request>?
+    var isSending = false
+    /// Why the last session ended.
+    var why = Words("")
+    // Of the thread that sends.
+    var sending = Bytes()
+  }
+
+  private let state: UnsafeMutablePointer<State>
+
+  init?() {
+    guard let memory = platform_allocate(MemoryLayout<State>.size) else { return nil }
+    state = memory.bindMemory(to: State.self, capacity: 1)
+    state.initialize(to: State())
+  }
+
+  func destroy() {
+    adopt()
+    drop()
+    state.deinitialize(count: 1)
+    platform_free(state)
+  }
+
+  /// How many are in `exchange`.
+  var load: Int { state.pointee.waiting.load(ordering: .relaxed) }
+
+  /// Sends a command, and waits for its reply, the one after `skips` others.
+  func exchange(
+    _ command: borrowing Bytes, skips: Int, deadline: Int64, _ open: Opener
+  ) -> Exchange {
+    guard !command.isVoid, let request = Request.make(skips: skips) else { return .noMemory }
+    defer { Request.release(request) }
+    adopt()
+    state.pointee.waiting.wrappingAdd(1, ordering: .relaxed)
+    defer { state.pointee.waiting.wrappingSubtract(1, ordering: .relaxed) }
+    state.pointee.lock.lock()
+    state.pointee.pending.append(command)
+    if let last = state.pointee.last {
+      last.pointee.next = request
+    } else {
+      state.pointee.first = request
+    }
+    state.pointee.last = request
+    if state.pointee.pending.isVoid {
+      breakOff(Words("an allocation failed"))
+    } else if !state.pointee.isSending {
+      send(deadline, open)
+    }
+    let exchange = wait(for: request, deadline)
+    state.pointee.lock.unlock()
+    return exchange
+  }
+
+  /// Ends the connection; whoever waits is told. For what a reply says of the server.
+  func reset(_ words: Words) {
+    adopt()
+    state.pointee.lock.lock()
+    breakOff(words)
+    state.pointee.lock.unlock()
+  }
+
+  // MARK: - Sending, with the lock held before and after
+
+  /// Sends until nothing is left.
+  private func send(_ deadline: Int64, _ open: Opener) {
+    state.pointee.isSending = true
+    if let session = state.pointee.session, let first = state.pointee.first,
+      !first.pointee.isSent, credis_has_gone(&session.pointee.link) != 0
+    {
+      drop()
+    }
+    while state.pointee.pending.count > 0 {
+      guard let session = state.pointee.session ?? connect(deadline, open) else { break }
+      Session.retain(session)
+      state.pointee.sending.clear()
+      state.pointee.sending.swap(&state.pointee.pending)
+      var request = state.pointee.first
+      while let one = request {
+        one.pointee.isSent = true
+        request = one.pointee.next
+      }
+      state.pointee.lock.unlock()
+      let isDone = Session.write(
+        session, state.pointee.sending.base, state.pointee.sending.count, deadline)
+      state.pointee.lock.lock()
+      if !isDone && state.pointee.session == session {
+        breakOff(Words("the connection failed while a command was sent"))
+      }
+      Session.release(session)
+    }
+    state.pointee.isSending = false
+  }
+
+  private func connect(_ deadline: Int64, _ open: Opener) -> UnsafeMutablePointer<Session>? {
+    state.pointee.lock.unlock()
+    var words = Words("")
+    let link = open(deadline, &words)
+    state.pointee.lock.lock()
+    guard let link else {
+      breakOff(words)
+      return nil
+    }
+    guard let session = Session.make(link) else {
+      breakOff(Words("an allocation failed"))
+      return nil
+    }
+    // The connection failed for those who gave up meanwhile: nothing is left to send.
+    if state.pointee.pending.count == 0 {
+      Session.release(session)
+      return nil
+    }
+    state.pointee.session = session
+    return session
+  }
+
+  // MARK: - Waiting and reading, with the lock held before and after
+
+  private func wait(
+    for request: UnsafeMutablePointer<Request>, _ deadline: Int64
+  ) -> Exchange {
+    while true {
+      switch request.pointee.state.load(ordering: .acquiring) {
+      case Request.answered:
+        guard let reply = request.pointee.reply else { return .noMemory }
+        request.pointee.reply = nil
+        return .reply(reply)
+      case Request.failed:
+        return .failed(state.pointee.why, isSent: request.pointee.isSent)
+      case Request.reads:
+        request.pointee.state.store(Request.waiting, ordering: .relaxed)
+        state.pointee.session?.pointee.isReading = false
+      default:
+        if let session = state.pointee.session, !session.pointee.isReading, request.pointee.isSent {
+          if read(session, until: request, deadline) { continue }
+          return .failed(
+            Words("timed out waiting for the server"), isSent: request.pointee.isSent)
+        }
+        state.pointee.lock.unlock()
+        let result = withUnsafePointer(to: request.pointee.state) {
+          platform_futex_wait($0, Request.waiting, deadline)
+        }
+        state.pointee.lock.lock()
+        if result == ETIMEDOUT,
+          request.pointee.state.load(ordering: .acquiring) == Request.waiting
+        {
+          request.pointee.isWaitedFor = false
+          return .failed(
+            Words("timed out waiting for the server"), isSent: request.pointee.isSent)
+        }
+      }
+    }
+  }
+
+  /// Reads replies for all until the request has its own. False: its time is over, and it is left.
+  private func read(
+    _ session: UnsafeMutablePointer<Session>, until request: UnsafeMutablePointer<Request>,
+    _ deadline: Int64
+  ) -> Bool {
+    Session.retain(session)
+    defer { Session.release(session) }
+    session.pointee.isReading = true
+    while request.pointee.state.load(ordering: .relaxed) == Request.waiting {
+      state.pointee.lock.unlock()
+      let count = Session.read(session, deadline)
+      state.pointee.lock.lock()
+      guard state.pointee.session == session else { continue }
+      if count < 0 {
+        breakOff(Words("the server closed the connection"))
+      } else if count > 0 {
+        handOut(session, count)
+      } else {
+        request.pointee.isWaitedFor = false
+        // A server that is too slow for all who wait loses the connection: what it says in the end is not
+        // waited for by those who come then.
+        if !passOn(session) { breakOff(Words("timed out waiting for the server")) }
+        return false
+      }
+    }
+    if state.pointee.session == session { _ = passOn(session) }
+    return true
+  }
+
+  /// Gives what was read to those who wait for it.
+  private func handOut(_ session: UnsafeMutablePointer<Session>, _ count: Int) {
+    let reader = session.pointee.reader
+    guard redisReaderFeed(reader, session.pointee.buffer, count) == REDIS_OK else {
+      return breakOff(Words("an allocation failed"))
+    }
+    while true {
+      var reply: UnsafeMutablePointer<redisReply>?
+      let result = credis_next_reply(reader, &reply)
+      if result < 0 { return breakOff(Words("what came is no reply of a server")) }
+      guard result > 0, let reply else { return }
+      guard let request = state.pointee.first else {
+        freeReplyObject(reply)
+        return breakOff(Words("a reply came that nobody asked for"))
+      }
+      if request.pointee.skips > 0 {
+        request.pointee.skips &-= 1
+        freeReplyObject(reply)
+        continue
+      }
+      state.pointee.first = request.pointee.next
+      if request.pointee.next == nil { state.pointee.last = nil }
+      request.pointee.reply = reply
+      Request.tell(request, Request.answered)
+      Request.release(request)
+    }
+  }
+
+  /// Leaves the reading to the next who waits; false when nobody does.
+  private func passOn(_ session: UnsafeMutablePointer<Session>) -> Bool {
+    session.pointee.isReading = false
+    var request = state.pointee.first
+    while let one = request {
+      if one.pointee.isWaitedFor && one.pointee.isSent {
+        session.pointee.isReading = true
+        Request.tell(one, Request.reads)
+        return true
+      }
+      request = one.pointee.next
+    }
+    return false
+  }
+
+  // MARK: - Failing, with the lock held
+
+  /// Ends the session, and fails everybody who waits.
+  private func breakOff(_ words: Words) {
+    state.pointee.why = words
+    state.pointee.pending.clear()
+    drop()
+    while let request = state.pointee.first {
+      state.pointee.first = request.pointee.next
+      Request.tell(request, Request.failed)
+      Request.release(request)
+    }
+    state.pointee.last = nil
+  }
+
+  /// Ends the session; threads that are at it notice, and the last of them closes it.
+  private func drop() {
+    guard let session = state.pointee.session else { return }
+    state.pointee.session = nil
+    credis_shut(&session.pointee.link)
+    Session.release(session)
+  }
+
+  /// In the child of a fork the connection is the parent's, as is whoever waits for it: they are left alone.
+  private func adopt() {
+    let process = credis_process()
+    while true {
+      let owner = state.pointee.process.load(ordering: .acquiring)
+      if owner == process { return }
+      // -1: another thread of the child is at it.
+      guard owner != -1,
+        state.pointee.process.compareExchange(
+          expected: owner, desired: -1, ordering: .acquiringAndReleasing
+        ).exchanged
+      else { continue }
+      state.pointee.lock.reset()
+      if let session = state.pointee.session { credis_leave(&session.pointee.link) }
+      state.pointee.session = nil
+      state.pointee.pending.clear()
+      state.pointee.sending.clear()
+      state.pointee.first = nil
+      state.pointee.last = nil
+      state.pointee.isSending = false
+      state.pointee.waiting.store(0, ordering: .relaxed)
+      state.pointee.process.store(process, ordering: .releasing)
+    }
+  }
+}

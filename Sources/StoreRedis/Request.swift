@@ -1,0 +1,51 @@
+import CRedis
+import Platform
+import Synchronization
+
+/// A command that was handed to a channel, and its reply. On the heap, and counted: of whoever waits, who may leave
+/// before the reply is there, and of the channel.
+struct Request: ~Copyable {
+  /// What whoever waits finds in `state`.
+  static let waiting: UInt32 = 0
+  /// The reply is there.
+  static let answered: UInt32 = 1
+  /// The channel failed; `isSent` says whether the command may have been carried out.
+  static let failed: UInt32 = 2
+  /// Read on for all: the one who did has its reply.
+  static let reads: UInt32 = 3
+
+  let state = Atomic<UInt32>(Request.waiting)
+  private let references = Atomic<UInt32>(2)
+  // The rest is guarded by the channel's lock until the state says that it is over.
+  var next: UnsafeMutablePointer<Request>?
+  var reply: UnsafeMutablePointer<redisReply>?
+  /// Replies that come before the one that counts.
+  var skips: Int
+  var isSent = false
+  var isWaitedFor = true
+
+  private init(skips: Int) { self.skips = skips }
+
+  deinit { if let reply { freeReplyObject(reply) } }
+
+  static func make(skips: Int) -> UnsafeMutablePointer<Request>? {
+    guard let memory = platform_allocate_block(MemoryLayout<Request>.size) else { return nil }
+    let request = memory.bindMemory(to: Request.self, capacity: 1)
+    request.initialize(to: Request(skips: skips))
+    return request
+  }
+
+  static func release(_ request: UnsafeMutablePointer<Request>) {
+    guard request.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
+    else { return }
+    request.deinitialize(count: 1)
+    platform_free(request)
+  }
+
+  /// Says how it stands, and wakes whoever waits.
+  static func tell(_ request: UnsafeMutablePointer<Request>, _ state: UInt32) {
+    request.pointee.state.store(state, ordering: .releasing)
+    guard request.pointee.isWaitedFor else { return }
+    withUnsafePointer(to: request.pointee.state) { platform_futex_wake($0, 1) }
+  }
+}

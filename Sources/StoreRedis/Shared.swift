@@ -1,0 +1,132 @@
+import CAutoGLMReliability
+import Platform
+
+// Buckets, leases, the state of breakers.
+
+extension Store {
+  func take(
+    _ buckets: UnsafeMutablePointer<agr_store_bucket>, _ count: Int, _ timeout: Int64,
+    _ refused: UnsafeMutablePointer<UInt32>?, _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    var call = Call(.take, buckets[0].key, keys: count, isRepeatable: false)
+    for index in 0..<count {
+      let bucket = buckets[index]
+      let owes = bucket.flags & UInt32(AGR_STORE_MAY_OWE) != 0
+      guard owes || bucket.least <= bucket.capacity else {
+        return fail(error, AGR_ERR_NEVER_FITS, "more than the capacity", field: "least")
+      }
+      call.key(self, "bucket", bucket.key)
+    }
+    for index in 0..<count {
+      let bucket = buckets[index]
+      call.argument(bucket.capacity)
+      call.argument(bucket.refill_tokens)
+      call.argument(bucket.interval_ns)
+      call.argument(bucket.tokens)
+      call.argument(bucket.least)
+      call.argument(Int64(bucket.flags & UInt32(AGR_STORE_MAY_OWE)))
+    }
+    return run(call, timeout, error) { status, reply in
+      guard reply.count == 2 &+ count &* 3, status == AGR_OK || status == AGR_LIMITED else {
+        return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+      }
+      for index in 0..<count {
+        buckets[index].taken = reply.integer(2 &+ index &* 3) ?? 0
+        buckets[index].level = reply.integer(3 &+ index &* 3) ?? 0
+        buckets[index].retry_after_ns = reply.duration(4 &+ index &* 3)
+      }
+      refused?.pointee = UInt32(truncatingIfNeeded: max(0, reply.integer(1) ?? 0))
+      return status
+    }
+  }
+
+  // MARK: - Leases
+
+  private func leaseCall(
+    _ script: Script, _ lease: borrowing agr_store_lease
+  ) -> Call {
+    var call = Call(script, lease.key, keys: 3)
+    call.key(self, "lease", lease.key)
+    call.key(self, "leasefence", lease.key)
+    call.key(self, "fence", lease.key, false)
+    var owner = lease.owner
+    call.argument(&owner, 16)
+    call.argument(Int64(lease.limit))
+    call.argument(duration: lease.ttl_ns)
+    return call
+  }
+
+  func acquire(
+    _ lease: borrowing agr_store_lease, _ timeout: Int64, _ fence: UnsafeMutablePointer<UInt64>?,
+    _ retryAfter: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    let call = leaseCall(.acquire, lease)
+    return run(call, timeout, error) { status, reply in
+      if status == AGR_OK { fence?.pointee = UInt64(max(0, reply.integer(1) ?? 0)) }
+      if status == AGR_LIMITED { retryAfter?.pointee = max(1, reply.duration(1)) }
+      return status
+    }
+  }
+
+  func change(
+    _ script: Script, _ lease: borrowing agr_store_lease, _ timeout: Int64,
+    _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    let call = leaseCall(script, lease)
+    return run(call, timeout, error) { status, _ in status }
+  }
+
+  // MARK: - Breaker state
+
+  func readBreaker(
+    _ key: agr_store_key, _ timeout: Int64, _ out: UnsafeMutablePointer<agr_store_breaker>,
+    _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    var call = Call(.breakerRead, key, keys: 1)
+    call.key(self, "breaker", key)
+    return run(call, timeout, error) { status, reply in
+      breaker(reply, out)
+      return status
+    }
+  }
+
+  func setBreaker(
+    _ key: agr_store_key, _ desired: agr_store_breaker, ttl: Int64, _ timeout: Int64,
+    _ out: UnsafeMutablePointer<agr_store_breaker>, _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    var call = Call(.breakerSet, key, keys: 1)
+    call.key(self, "breaker", key)
+    call.argument(Int64(truncatingIfNeeded: desired.generation))
+    call.argument(Int64(desired.state))
+    call.argument(Int64(desired.trips))
+    call.argument(desired.open_ns / 1000 &+ (desired.open_ns % 1000 > 0 ? 1 : 0))
+    call.argument(duration: ttl)
+    return run(call, timeout, error) { status, reply in
+      breaker(reply, out)
+      return status
+    }
+  }
+
+  private func breaker(_ reply: Reply, _ out: UnsafeMutablePointer<agr_store_breaker>) {
+    out.pointee.generation = UInt64(max(0, reply.integer(1) ?? 0))
+    out.pointee.state = Int32(truncatingIfNeeded: reply.integer(2) ?? Int64(AGR_BREAKER_CLOSED))
+    out.pointee.trips = UInt32(truncatingIfNeeded: max(0, reply.integer(3) ?? 0))
+    out.pointee.open_ns = out.pointee.state == Int32(AGR_BREAKER_OPEN) ? reply.duration(4) : 0
+  }
+
+  func probe(
+    _ key: agr_store_key, _ generation: UInt64, _ owner: UnsafePointer<UInt64>, ttl: Int64,
+    _ timeout: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
+    _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    var call = Call(.probe, key, keys: 1)
+    call.key(self, "breaker", key)
+    call.argument(Int64(truncatingIfNeeded: generation))
+    call.argument(owner, 16)
+    call.argument(duration: ttl)
+    return run(call, timeout, error) { status, reply in
+      if status == AGR_OPEN { retryAfter?.pointee = max(1, reply.duration(1)) }
+      return status
+    }
+  }
+}

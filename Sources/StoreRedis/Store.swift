@@ -1,0 +1,275 @@
+import CAutoGLMReliability
+import CRedis
+import Platform
+
+/// The driver's state. It lies behind the driver's table of functions, and the names of the scripts behind it.
+struct Store {
+  let settings: UnsafeMutablePointer<Settings>
+  private let known: UnsafeMutablePointer<Servers>
+  let names: ScriptNames
+
+  var servers: Servers { _read { yield known.pointee } }
+
+  /// `nil` without memory, and then the settings are the caller's still.
+  init?(_ settings: UnsafeMutablePointer<Settings>, names memory: UnsafeMutableRawPointer) {
+    guard let servers = Servers.make(settings) else { return nil }
+    self.settings = settings
+    known = servers
+    names = ScriptNames(memory)
+  }
+
+  func free() {
+    Servers.free(known)
+    settings.pointee.free()
+    platform_free(settings)
+  }
+}
+
+/// A command in the making: a script with its keys and arguments, and where it goes.
+struct Call: ~Copyable {
+  let script: Script
+  let slot: Int
+  /// Whether doing it twice is like doing it once.
+  let isRepeatable: Bool
+  private(set) var tail = Bytes()
+  private(set) var parts = 0
+
+  /// `keys` of which there are so many are appended before any argument.
+  init(_ script: Script, _ key: agr_store_key, keys: Int, isRepeatable: Bool = true) {
+    self.script = script
+    self.isRepeatable = isRepeatable
+    slot = key.space.map {
+      Servers.slot($0.assumingMemoryBound(to: UInt8.self), key.space_length)
+    } ?? 0
+    argument(Int64(keys))
+  }
+
+  /// PREFIX:GROUP:{SPACE}:KEY. The braces make the space what the slot depends on.
+  mutating func key(
+    _ store: Store, _ group: StaticString, _ key: agr_store_key, _ hasKey: Bool = true
+  ) {
+    var name = Bytes()
+    if let prefix = store.settings.pointee.prefix { name.append(prefix.base, prefix.count) }
+    name.append(":")
+    name.append(group)
+    name.append(":{")
+    name.append(key.space, key.space_length)
+    name.append("}")
+    if hasKey {
+      name.append(":")
+      name.append(key.data, key.length)
+    }
+    parts &+= 1
+    tail.part(name.base, name.count)
+    if name.isVoid { tail.makeVoid() }
+  }
+
+  mutating func argument(_ number: Int64) {
+    parts &+= 1
+    tail.part(number)
+  }
+
+  mutating func argument(_ bytes: UnsafeRawPointer?, _ length: Int) {
+    parts &+= 1
+    tail.part(bytes, length)
+  }
+
+  mutating func argument(_ text: StaticString) { argument(text.utf8Start, text.utf8CodeUnitCount) }
+
+  /// 16 bytes, or none for two zeros.
+  mutating func argument(_ pair: (UInt64, UInt64)) {
+    var pair = pair
+    argument(&pair, pair.0 == 0 && pair.1 == 0 ? 0 : 16)
+  }
+
+  /// A duration, rounded up to microseconds, never 0.
+  mutating func argument(duration: Int64) {
+    argument(max(1, duration / 1000 &+ (duration % 1000 > 0 ? 1 : 0)))
+  }
+}
+
+extension Store {
+  /// Runs a call until it is answered or its time is over. `body` gets the reply, an array that begins with
+  /// a status.
+  func run(
+    _ call: borrowing Call, _ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?,
+    _ body: (_ status: Int, Reply) -> Int
+  ) -> Int {
+    let deadline = credis_now_ns() &+ min(max(timeout, 1), 1 << 60)
+    var node = servers.owner(of: call.slot)
+    var isAsking = false
+    var isWhole = false
+    var pause: Int64 = 1_000_000
+    var failures = 0
+    while true {
+      var command = Bytes()
+      write(call, isAsking: isAsking, isWhole: isWhole, &command)
+      let exchange = servers.node(node).pointee.exchange(
+        command, skips: isAsking ? 1 : 0, deadline: deadline)
+      isAsking = false
+      switch exchange {
+      case .noMemory: return failNoMemory(error)
+      case .failed(let words, let isSent):
+        // Once more: the connection may have been an old one, the server of a cluster another.
+        failures &+= 1
+        let turned = servers.turn(call.slot, from: node)
+        guard failures < (turned ? 4 : 2), call.isRepeatable || !isSent,
+          credis_now_ns() < deadline
+        else { return fail(error, AGR_ERR_STORE, words) }
+        node = servers.owner(of: call.slot)
+      case .reply(let reply):
+        defer { freeReplyObject(reply) }
+        guard reply.pointee.type == REDIS_REPLY_ERROR else {
+          guard let array = Reply(array: reply), let status = array.integer(0) else {
+            return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+          }
+          return body(Int(status), array)
+        }
+        switch Refusal(reply) {
+        case .unknownScript where !isWhole: isWhole = true
+        case .moved:
+          guard
+            let target = servers.follow(reply, slot: call.slot, from: node, moves: true),
+            bounded(&failures)
+          else { return fail(error, AGR_ERR_STORE, words(of: reply)) }
+          node = target
+        case .ask:
+          guard
+            let target = servers.follow(reply, slot: call.slot, from: node, moves: false),
+            bounded(&failures)
+          else { return fail(error, AGR_ERR_STORE, words(of: reply)) }
+          node = target
+          isAsking = true
+        case .replica:
+          // The connection leads to what is no master any more.
+          servers.node(node).pointee.reset(words(of: reply))
+          fallthrough
+        case .busy:
+          // Passes by: a slot that is moving, a cluster that elects, a server that loads.
+          guard credis_now_ns() &+ pause < deadline else {
+            return fail(error, AGR_ERR_STORE, words(of: reply))
+          }
+          platform_sleep_until_ns(credis_now_ns() &+ pause)
+          pause = min(pause &* 2, 100_000_000)
+        case .crossesSlots:
+          return fail(
+            error, AGR_ERR_ARGUMENT, "buckets of different objects are in different slots",
+            field: "buckets")
+        case .full: return fail(error, AGR_ERR_CAPACITY, words(of: reply))
+        default: return fail(error, AGR_ERR_STORE, words(of: reply))
+        }
+      }
+    }
+  }
+
+  private func bounded(_ count: inout Int) -> Bool {
+    count &+= 1
+    return count < 16
+  }
+
+  private func words(of reply: UnsafeMutablePointer<redisReply>) -> Words {
+    var words = Words("")
+    words.append(reply.pointee.str, Int(reply.pointee.len))
+    return words
+  }
+
+  private func write(
+    _ call: borrowing Call, isAsking: Bool, isWhole: Bool, _ command: inout Bytes
+  ) {
+    if isAsking {
+      command.command(1)
+      command.part("ASKING")
+    }
+    command.command(call.parts &+ 2)
+    if isWhole {
+      command.part("EVAL")
+      command.part(call.script.text)
+    } else {
+      command.part("EVALSHA")
+      command.part(names.name(call.script), 40)
+    }
+    command.append(call.tail)
+  }
+
+  func ping(_ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?) -> Int {
+    let deadline = credis_now_ns() &+ min(max(timeout, 1), 1 << 60)
+    var command = Bytes()
+    command.command(1)
+    command.part("PING")
+    switch servers.node(0).pointee.exchange(command, skips: 0, deadline: deadline) {
+    case .noMemory: return failNoMemory(error)
+    case .failed(let words, _): return fail(error, AGR_ERR_STORE, words)
+    case .reply(let reply):
+      defer { freeReplyObject(reply) }
+      if reply.pointee.type == REDIS_REPLY_STATUS { return AGR_OK }
+      return fail(error, AGR_ERR_STORE, words(of: reply))
+    }
+  }
+}
+
+/// What an error reply says.
+enum Refusal {
+  case unknownScript, moved, ask, busy, replica, crossesSlots, full, other
+
+  init(_ reply: UnsafeMutablePointer<redisReply>) {
+    func begins(_ text: StaticString) -> Bool {
+      guard let start = reply.pointee.str, Int(reply.pointee.len) >= text.utf8CodeUnitCount
+      else { return false }
+      return memcmp(start, text.utf8Start, text.utf8CodeUnitCount) == 0
+    }
+    self =
+      if begins("NOSCRIPT") { .unknownScript }
+      else if begins("MOVED ") { .moved }
+      else if begins("ASK ") { .ask }
+      else if begins("TRYAGAIN") || begins("CLUSTERDOWN") || begins("LOADING")
+        || begins("BUSY") || begins("MASTERDOWN")
+      { .busy }
+      else if begins("READONLY") || begins("UNBLOCKED") { .replica }
+      else if begins("CROSSSLOT") { .crossesSlots }
+      else if begins("OOM") { .full }
+      else { .other }
+  }
+}
+
+/// An array that a script answered.
+struct Reply {
+  /// AGR_TIME_MAX_NS, the longest duration of all.
+  private static let longest: Int64 = 1 << 62 &- 1
+
+  private let elements: UnsafeMutablePointer<UnsafeMutablePointer<redisReply>?>
+  let count: Int
+
+  init?(array reply: UnsafeMutablePointer<redisReply>) {
+    guard reply.pointee.type == REDIS_REPLY_ARRAY, let elements = reply.pointee.element else {
+      return nil
+    }
+    self.elements = elements
+    count = Int(reply.pointee.elements)
+  }
+
+  /// A number, or a text of digits.
+  func integer(_ index: Int) -> Int64? {
+    guard index < count, let element = elements[index] else { return nil }
+    if element.pointee.type == REDIS_REPLY_INTEGER { return element.pointee.integer }
+    guard let bytes = bytes(index), bytes.count >= 1, bytes.count <= 18 else { return nil }
+    var value: Int64 = 0
+    for byte in bytes {
+      guard byte >= 0x30 && byte <= 0x39 else { return nil }
+      value = value &* 10 &+ Int64(byte &- 0x30)
+    }
+    return value
+  }
+
+  func bytes(_ index: Int) -> UnsafeRawBufferPointer? {
+    guard index < count, let element = elements[index],
+      element.pointee.type == REDIS_REPLY_STRING
+    else { return nil }
+    return UnsafeRawBufferPointer(start: element.pointee.str, count: Int(element.pointee.len))
+  }
+
+  /// A duration in microseconds as nanoseconds.
+  func duration(_ index: Int) -> Int64 {
+    let value = max(0, integer(index) ?? 0)
+    return min(value, Reply.longest / 1000) &* 1000
+  }
+}
