@@ -70,6 +70,7 @@ let package = Package(
       swiftSettings: sources,
       linkerSettings: [
         .linkedLibrary("hiredis"), .linkedLibrary("ssl"), .linkedLibrary("crypto"),
+        .linkedLibrary("m"),
         shipped("libautoglm_reliability_redis", "redis.map"),
       ]),
     .testTarget(

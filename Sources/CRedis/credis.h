@@ -17,6 +17,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,6 +35,8 @@ static inline int64_t credis_now_ns(void) {
 }
 
 static inline int32_t credis_process(void) { return (int32_t)getpid(); }
+
+static inline void credis_yield(void) { sched_yield(); }
 
 /* The system's words for an errno. */
 static inline void credis_words(int number, char *into, size_t room) {

@@ -79,9 +79,7 @@ struct Channel {
     } else if !state.pointee.isSending {
       send(deadline, open)
     }
-    let exchange = wait(for: request, deadline)
-    state.pointee.lock.unlock()
-    return exchange
+    return wait(for: request, deadline)
   }
 
   /// Ends the connection; whoever waits is told. For what a reply says of the server.
@@ -103,6 +101,14 @@ struct Channel {
       drop()
     }
     while state.pointee.pending.count > 0 {
+      // Others are about to ask too, most likely: those whose replies came with the last one. A write costs
+      // more than to let them go first.
+      if load > 1 {
+        state.pointee.lock.unlock()
+        credis_yield()
+        state.pointee.lock.lock()
+        if state.pointee.pending.count == 0 { break }
+      }
       guard let session = state.pointee.session ?? connect(deadline, open) else { break }
       Session.retain(session)
       state.pointee.sending.clear()
@@ -122,6 +128,8 @@ struct Channel {
       Session.release(session)
     }
     state.pointee.isSending = false
+    // Whoever read may have left while there was nothing to read for; and this thread may have its reply.
+    if let session = state.pointee.session, !session.pointee.isReading { _ = passOn(session) }
   }
 
   private func connect(_ deadline: Int64, _ open: Opener) -> UnsafeMutablePointer<Session>? {
@@ -146,52 +154,70 @@ struct Channel {
     return session
   }
 
-  // MARK: - Waiting and reading, with the lock held before and after
+  // MARK: - Waiting and reading
 
+  /// Waits for a reply. Called with the lock held, and gives it back.
   private func wait(
     for request: UnsafeMutablePointer<Request>, _ deadline: Int64
   ) -> Exchange {
     while true {
       switch request.pointee.state.load(ordering: .acquiring) {
       case Request.answered:
-        guard let reply = request.pointee.reply else { return .noMemory }
-        request.pointee.reply = nil
-        return .reply(reply)
+        state.pointee.lock.unlock()
+        return answer(request)
       case Request.failed:
-        return .failed(state.pointee.why, isSent: request.pointee.isSent)
+        let words = state.pointee.why
+        state.pointee.lock.unlock()
+        return .failed(words, isSent: request.pointee.isSent)
       case Request.reads:
         request.pointee.state.store(Request.waiting, ordering: .relaxed)
         state.pointee.session?.pointee.isReading = false
       default:
         if let session = state.pointee.session, !session.pointee.isReading, request.pointee.isSent {
           if read(session, until: request, deadline) { continue }
-          return .failed(
-            Words("timed out waiting for the server"), isSent: request.pointee.isSent)
+          return leave(request)
         }
         state.pointee.lock.unlock()
         let result = withUnsafePointer(to: request.pointee.state) {
           platform_futex_wait($0, Request.waiting, deadline)
         }
+        // The usual end needs no lock: the reply is nobody else's any more.
+        if request.pointee.state.load(ordering: .acquiring) == Request.answered {
+          return answer(request)
+        }
         state.pointee.lock.lock()
         if result == ETIMEDOUT,
           request.pointee.state.load(ordering: .acquiring) == Request.waiting
         {
-          request.pointee.isWaitedFor = false
-          return .failed(
-            Words("timed out waiting for the server"), isSent: request.pointee.isSent)
+          return leave(request)
         }
       }
     }
   }
 
-  /// Reads replies for all until the request has its own. False: its time is over, and it is left.
+  private func answer(_ request: UnsafeMutablePointer<Request>) -> Exchange {
+    guard let reply = request.pointee.reply else { return .noMemory }
+    request.pointee.reply = nil
+    return .reply(reply)
+  }
+
+  /// Leaves a request whose time is over. Called with the lock held, and gives it back.
+  private func leave(_ request: UnsafeMutablePointer<Request>) -> Exchange {
+    request.pointee.isWaitedFor = false
+    let isSent = request.pointee.isSent
+    state.pointee.lock.unlock()
+    return .failed(Words("timed out waiting for the server"), isSent: isSent)
+  }
+
+  /// Reads replies for all until the request has its own. False: its time is over. With the lock held before
+  /// and after.
   private func read(
     _ session: UnsafeMutablePointer<Session>, until request: UnsafeMutablePointer<Request>,
     _ deadline: Int64
   ) -> Bool {
     Session.retain(session)
-    defer { Session.release(session) }
     session.pointee.isReading = true
+    defer { Session.release(session) }
     while request.pointee.state.load(ordering: .relaxed) == Request.waiting {
       state.pointee.lock.unlock()
       let count = Session.read(session, deadline)
@@ -199,34 +225,47 @@ struct Channel {
       guard state.pointee.session == session else { continue }
       if count < 0 {
         breakOff(Words("the server closed the connection"))
-      } else if count > 0 {
-        handOut(session, count)
-      } else {
+      } else if count == 0 {
         request.pointee.isWaitedFor = false
         // A server that is too slow for all who wait loses the connection: what it says in the end is not
         // waited for by those who come then.
         if !passOn(session) { breakOff(Words("timed out waiting for the server")) }
         return false
+      } else {
+        let answered = handOut(session, count)
+        if request.pointee.state.load(ordering: .relaxed) != Request.waiting,
+          state.pointee.session == session
+        {
+          _ = passOn(session)
+        }
+        // Whoever wakes has no lock to wait for.
+        state.pointee.lock.unlock()
+        Request.wake(answered)
+        state.pointee.lock.lock()
       }
     }
-    if state.pointee.session == session { _ = passOn(session) }
     return true
   }
 
-  /// Gives what was read to those who wait for it.
-  private func handOut(_ session: UnsafeMutablePointer<Session>, _ count: Int) {
+  /// Gives what was read to those who wait for it; returns them, in a list, to be woken.
+  private func handOut(
+    _ session: UnsafeMutablePointer<Session>, _ count: Int
+  ) -> UnsafeMutablePointer<Request>? {
     let reader = session.pointee.reader
     guard redisReaderFeed(reader, session.pointee.buffer, count) == REDIS_OK else {
-      return breakOff(Words("an allocation failed"))
+      breakOff(Words("an allocation failed"))
+      return nil
     }
+    var answered: UnsafeMutablePointer<Request>?
     while true {
       var reply: UnsafeMutablePointer<redisReply>?
       let result = credis_next_reply(reader, &reply)
-      if result < 0 { return breakOff(Words("what came is no reply of a server")) }
-      guard result > 0, let reply else { return }
+      if result < 0 { breakOff(Words("what came is no reply of a server")) }
+      guard result > 0, let reply else { return answered }
       guard let request = state.pointee.first else {
         freeReplyObject(reply)
-        return breakOff(Words("a reply came that nobody asked for"))
+        breakOff(Words("a reply came that nobody asked for"))
+        return answered
       }
       if request.pointee.skips > 0 {
         request.pointee.skips &-= 1
@@ -235,9 +274,10 @@ struct Channel {
       }
       state.pointee.first = request.pointee.next
       if request.pointee.next == nil { state.pointee.last = nil }
+      request.pointee.next = answered
+      answered = request
       request.pointee.reply = reply
-      Request.tell(request, Request.answered)
-      Request.release(request)
+      request.pointee.state.store(Request.answered, ordering: .releasing)
     }
   }
 

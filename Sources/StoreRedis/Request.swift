@@ -36,10 +36,24 @@ struct Request: ~Copyable {
   }
 
   static func release(_ request: UnsafeMutablePointer<Request>) {
-    guard request.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
+    guard
+      request.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
     else { return }
     request.deinitialize(count: 1)
     platform_free(request)
+  }
+
+  /// Wakes all of a list that were answered, and lets go of them.
+  static func wake(_ list: UnsafeMutablePointer<Request>?) {
+    var request = list
+    while let one = request {
+      request = one.pointee.next
+      // Of two references the other is of whoever waits, if anybody still does.
+      if one.pointee.references.load(ordering: .relaxed) > 1 {
+        withUnsafePointer(to: one.pointee.state) { platform_futex_wake($0, 1) }
+      }
+      release(one)
+    }
   }
 
   /// Says how it stands, and wakes whoever waits.

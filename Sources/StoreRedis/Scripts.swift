@@ -6,10 +6,10 @@ import Platform
 /// All times are microseconds of the server's clock. A script answers an array, whose first element is the
 /// status. Numbers above 2^53 do not come up: Lua has doubles.
 enum Script: Int {
-  case begin, read, renew, complete, giveBack, take, acquire, extend, release, breakerRead,
+  case begin, read, renew, complete, giveBack, takeOne, take, acquire, extend, release, breakerRead,
     breakerSet, probe
 
-  static let count = 12
+  static let count = 13
 
   var text: StaticString {
     switch self {
@@ -18,6 +18,7 @@ enum Script: Int {
     case .renew: Script.renewText
     case .complete: Script.completeText
     case .giveBack: Script.giveBackText
+    case .takeOne: Script.takeOneText
     case .take: Script.takeText
     case .acquire: Script.acquireText
     case .extend: Script.extendText
@@ -110,49 +111,90 @@ enum Script: Int {
 
   // MARK: - Buckets
   //
-  // A bucket is its level and when that was, as text; a full one is not there. ARGV, for each of KEYS: capacity,
-  // tokens each interval, the interval in nanoseconds, tokens, least, 1 when it may owe. The answer has, for
-  // each: taken, level, time until there is enough.
+  // A bucket is its level, when that was, and until when the server keeps it, as doubles; a full one need not be there.
+  // ARGV, for each of KEYS, as doubles: capacity, tokens each interval, the interval, tokens, least, 1 when it
+  // may owe. The answer, as doubles: status, refused, and for each: taken, level, time until there is enough. Packed,
+  // because turning numbers into text and back would take longer than the rest.
+
+  //
+  // `takeOne` is `take` for one bucket, without tables and loops: most calls take from one, and it takes half the time.
+
+  private static let takeOneText: StaticString = """
+    local t=redis.call('TIME') local now=t[1]*1000000+t[2]
+    local k=KEYS[1]
+    local cap,tokens,interval,n,least,owes=struct.unpack('<dddddd',ARGV[1])
+    local level,since,ends=cap,now,0
+    local v=redis.call('GET',k)
+    if v then
+      level,since,ends=struct.unpack('<ddd',v)
+      if now>since then level=level+(now-since)*(tokens/interval) end
+      if level>cap then level=cap end
+    end
+    if n>0 and owes==0 then
+      local whole=level-level%1
+      if whole<least then
+        return struct.pack('<ddddd',1,0,0,level,math.min((least-level)*interval/tokens,4e15))
+      end
+      if whole<n then n=whole end
+    end
+    if n~=0 then
+      level=level-n
+      if level>cap then level=cap end
+      local full=now+(cap-level)*(interval/tokens)
+      if ends>full and ends<now+8e15 then
+        redis.call('SET',k,struct.pack('<ddd',level,now,ends),'KEEPTTL')
+      else
+        local ms=math.min((full-now)/500,4e12)+1000
+        ms=ms-ms%1
+        redis.call('SET',k,struct.pack('<ddd',level,now,now+ms*1000-1000000),'PX',ms)
+      end
+    end
+    return struct.pack('<ddddd',0,0,n>0 and n or 0,level,0)
+    """
 
   private static let takeText: StaticString = """
     local t=redis.call('TIME') local now=t[1]*1000000+t[2]
-    local n,levels,waits,taken,refused={},{},{},{},0
+    local floor,min=math.floor,math.min
+    local state,refused={},0
     for i=1,#KEYS do
-      local a={} for j=1,6 do a[j]=tonumber(ARGV[i*6-6+j]) end
-      n[i]=a
-      a[3]=a[3]/1000
-      local level,since=a[1],now
+      local cap,tokens,interval,n,least,owes=struct.unpack('<dddddd',ARGV[i])
+      local level,ends=cap,0
       local v=redis.call('GET',KEYS[i])
       if v then
-        local l,s=string.match(v,'^(%S+) (%S+)$')
-        level,since=tonumber(l),tonumber(s)
-        if now>since then level=level+(now-since)*(a[2]/a[3]) end
-        if level>a[1] then level=a[1] end
+        local since
+        level,since,ends=struct.unpack('<ddd',v)
+        if now>since then level=level+(now-since)*(tokens/interval) end
+        if level>cap then level=cap end
       end
-      levels[i],waits[i],taken[i]=level,0,0
-      if a[4]>0 then
-        if a[6]==1 then taken[i]=a[4]
-        elseif math.floor(level)>=a[5] then taken[i]=math.min(a[4],math.floor(level))
+      local taken,wait=n,0
+      if n>0 and owes==0 then
+        local whole=floor(level)
+        if whole>=least then taken=min(n,whole)
         else
-          waits[i]=math.ceil(math.min((a[5]-level)*a[3]/a[2],4e15))
+          wait=min((least-level)*interval/tokens,4e15)
           if refused==0 then refused=i end
         end
-      else taken[i]=a[4] end
+      end
+      state[i]={level,ends,taken,wait,cap,interval/tokens}
     end
-    local answer={0,0}
+    local answer=struct.pack('<dd',refused>0 and 1 or 0,refused>0 and refused-1 or 0)
     for i=1,#KEYS do
-      local a,level=n[i],levels[i]
-      if refused==0 then
-        level=math.min(a[1],level-taken[i])
-        if level>=a[1] then redis.call('DEL',KEYS[i])
-        elseif taken[i]~=0 then
-          redis.call('SET',KEYS[i],string.format('%.17g %.0f',level,now),'PX',
-            string.format('%.0f',math.ceil(math.min((a[1]-level)*a[3]/a[2]/1000,4e12))+1000))
+      local s=state[i]
+      local level,ends,taken,cap=s[1],s[2],s[3],s[5]
+      if refused>0 then taken=0
+      elseif taken~=0 then
+        level=min(cap,level-taken)
+        local full=now+(cap-level)*s[6]
+        if ends>full and ends<now+8e15 then
+          redis.call('SET',KEYS[i],struct.pack('<ddd',level,now,ends),'KEEPTTL')
+        else
+          local ms=min((full-now)/500,4e12)+1000
+          ms=ms-ms%1
+          redis.call('SET',KEYS[i],struct.pack('<ddd',level,now,now+ms*1000-1000000),'PX',ms)
         end
-      else taken[i]=0 end
-      answer[i*3]=math.max(taken[i],0) answer[i*3+1]=math.floor(level) answer[i*3+2]=waits[i]
+      end
+      answer=answer..struct.pack('<ddd',taken>0 and taken or 0,level,s[4])
     end
-    if refused>0 then answer[1]=1 answer[2]=refused-1 end
     return answer
     """
 

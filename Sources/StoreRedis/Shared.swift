@@ -1,4 +1,5 @@
 import CAutoGLMReliability
+import CRedis
 import Platform
 
 // Buckets, leases, the state of breakers.
@@ -8,7 +9,8 @@ extension Store {
     _ buckets: UnsafeMutablePointer<agr_store_bucket>, _ count: Int, _ timeout: Int64,
     _ refused: UnsafeMutablePointer<UInt32>?, _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
-    var call = Call(.take, buckets[0].key, keys: count, isRepeatable: false)
+    var call = Call(
+      count == 1 ? .takeOne : .take, buckets[0].key, keys: count, isRepeatable: false)
     for index in 0..<count {
       let bucket = buckets[index]
       let owes = bucket.flags & UInt32(AGR_STORE_MAY_OWE) != 0
@@ -19,24 +21,25 @@ extension Store {
     }
     for index in 0..<count {
       let bucket = buckets[index]
-      call.argument(bucket.capacity)
-      call.argument(bucket.refill_tokens)
-      call.argument(bucket.interval_ns)
-      call.argument(bucket.tokens)
-      call.argument(bucket.least)
-      call.argument(Int64(bucket.flags & UInt32(AGR_STORE_MAY_OWE)))
+      var numbers: InlineArray<6, UInt64> = [
+        Double(bucket.capacity).bitPattern, Double(bucket.refill_tokens).bitPattern,
+        (Double(bucket.interval_ns) / 1000).bitPattern, Double(bucket.tokens).bitPattern,
+        Double(bucket.least).bitPattern,
+        Double(bucket.flags & UInt32(AGR_STORE_MAY_OWE)).bitPattern,
+      ]
+      call.argument(&numbers, 48)
     }
-    return run(call, timeout, error) { status, reply in
-      guard reply.count == 2 &+ count &* 3, status == AGR_OK || status == AGR_LIMITED else {
+    return run(call, timeout, error) { reply in
+      guard let numbers = Doubles(reply, 2 &+ count &* 3) else {
         return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
       }
       for index in 0..<count {
-        buckets[index].taken = reply.integer(2 &+ index &* 3) ?? 0
-        buckets[index].level = reply.integer(3 &+ index &* 3) ?? 0
-        buckets[index].retry_after_ns = reply.duration(4 &+ index &* 3)
+        buckets[index].taken = numbers.whole(2 &+ index &* 3)
+        buckets[index].level = numbers.whole(3 &+ index &* 3)
+        buckets[index].retry_after_ns = numbers.duration(4 &+ index &* 3)
       }
-      refused?.pointee = UInt32(truncatingIfNeeded: max(0, reply.integer(1) ?? 0))
-      return status
+      refused?.pointee = UInt32(truncatingIfNeeded: numbers.whole(1))
+      return numbers.whole(0) == 0 ? AGR_OK : AGR_LIMITED
     }
   }
 

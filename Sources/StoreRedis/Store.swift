@@ -38,9 +38,10 @@ struct Call: ~Copyable {
   init(_ script: Script, _ key: agr_store_key, keys: Int, isRepeatable: Bool = true) {
     self.script = script
     self.isRepeatable = isRepeatable
-    slot = key.space.map {
-      Servers.slot($0.assumingMemoryBound(to: UInt8.self), key.space_length)
-    } ?? 0
+    slot =
+      key.space.map {
+        Servers.slot($0.assumingMemoryBound(to: UInt8.self), key.space_length)
+      } ?? 0
     argument(Int64(keys))
   }
 
@@ -89,11 +90,23 @@ struct Call: ~Copyable {
 }
 
 extension Store {
-  /// Runs a call until it is answered or its time is over. `body` gets the reply, an array that begins with
-  /// a status.
+  /// Runs a call whose reply is an array that begins with a status.
   func run(
     _ call: borrowing Call, _ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?,
     _ body: (_ status: Int, Reply) -> Int
+  ) -> Int {
+    run(call, timeout, error) { reply in
+      guard let array = Reply(array: reply), let status = array.integer(0) else {
+        return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+      }
+      return body(Int(status), array)
+    }
+  }
+
+  /// Runs a call until it is answered or its time is over.
+  func run(
+    _ call: borrowing Call, _ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?,
+    _ body: (UnsafeMutablePointer<redisReply>) -> Int
   ) -> Int {
     let deadline = credis_now_ns() &+ min(max(timeout, 1), 1 << 60)
     var node = servers.owner(of: call.slot)
@@ -119,12 +132,7 @@ extension Store {
         node = servers.owner(of: call.slot)
       case .reply(let reply):
         defer { freeReplyObject(reply) }
-        guard reply.pointee.type == REDIS_REPLY_ERROR else {
-          guard let array = Reply(array: reply), let status = array.integer(0) else {
-            return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
-          }
-          return body(Int(status), array)
-        }
+        guard reply.pointee.type == REDIS_REPLY_ERROR else { return body(reply) }
         switch Refusal(reply) {
         case .unknownScript where !isWhole: isWhole = true
         case .moved:
@@ -218,23 +226,24 @@ enum Refusal {
       return memcmp(start, text.utf8Start, text.utf8CodeUnitCount) == 0
     }
     self =
-      if begins("NOSCRIPT") { .unknownScript }
-      else if begins("MOVED ") { .moved }
-      else if begins("ASK ") { .ask }
-      else if begins("TRYAGAIN") || begins("CLUSTERDOWN") || begins("LOADING")
+      if begins("NOSCRIPT") { .unknownScript } else if begins("MOVED ") {
+        .moved
+      } else if begins("ASK ") {
+        .ask
+      } else if begins("TRYAGAIN") || begins("CLUSTERDOWN") || begins("LOADING")
         || begins("BUSY") || begins("MASTERDOWN")
-      { .busy }
-      else if begins("READONLY") || begins("UNBLOCKED") { .replica }
-      else if begins("CROSSSLOT") { .crossesSlots }
-      else if begins("OOM") { .full }
-      else { .other }
+      { .busy } else if begins("READONLY") || begins("UNBLOCKED") {
+        .replica
+      } else if begins("CROSSSLOT") { .crossesSlots } else if begins("OOM") { .full } else {
+        .other
+      }
   }
 }
 
 /// An array that a script answered.
 struct Reply {
   /// AGR_TIME_MAX_NS, the longest duration of all.
-  private static let longest: Int64 = 1 << 62 &- 1
+  static let longest: Int64 = 1 << 62 &- 1
 
   private let elements: UnsafeMutablePointer<UnsafeMutablePointer<redisReply>?>
   let count: Int
@@ -271,5 +280,34 @@ struct Reply {
   func duration(_ index: Int) -> Int64 {
     let value = max(0, integer(index) ?? 0)
     return min(value, Reply.longest / 1000) &* 1000
+  }
+}
+
+/// Numbers that a script packed into a text.
+struct Doubles {
+  private let base: UnsafeRawPointer
+
+  init?(_ reply: UnsafeMutablePointer<redisReply>, _ count: Int) {
+    guard reply.pointee.type == REDIS_REPLY_STRING, let text = reply.pointee.str,
+      Int(reply.pointee.len) == count &* 8
+    else { return nil }
+    base = UnsafeRawPointer(text)
+  }
+
+  private func number(_ index: Int) -> Double {
+    Double(bitPattern: base.loadUnaligned(fromByteOffset: index &* 8, as: UInt64.self))
+  }
+
+  /// Rounded down; 0 for what is no number of tokens.
+  func whole(_ index: Int) -> Int64 {
+    let number = number(index).rounded(.down)
+    return Int64(exactly: number) ?? 0
+  }
+
+  /// Microseconds as nanoseconds, rounded up.
+  func duration(_ index: Int) -> Int64 {
+    let nanoseconds = (number(index) * 1000).rounded(.up)
+    guard nanoseconds > 0 else { return 0 }
+    return min(Int64(exactly: nanoseconds) ?? Reply.longest, Reply.longest)
   }
 }
