@@ -74,8 +74,29 @@ class HeaderError(Exception):
     """A declaration of a kind that the binding cannot express."""
 
 
+# Headers of the stores, each of a library of its own, which the umbrella does not include.
+STORES = ("sqlite", "redis")
+
+
+def read_store(include: Path, name: str) -> Headers:
+    """What the header of a store declares beyond what the library's own headers do."""
+    path = include / "autoglm_reliability" / f"{name}.h"
+    both, own = Headers(), read_headers(include)
+    reader = _Reader(both, _blocking(path.read_text(encoding="utf-8")))
+    for declaration in parse(include, f"autoglm_reliability/{name}.h"):
+        reader.read(declaration)
+    known = set(own.types) | {function.name for function in own.functions}
+    return Headers(
+        constants=[constant for constant in both.constants if constant not in own.constants],
+        structs=[struct for struct in both.structs if struct.name not in known],
+        types=[name for name in both.types if name not in known],
+        functions=[function for function in both.functions if function.name not in known],
+    )
+
+
 def read_headers(include: Path) -> Headers:
-    sources = sorted((include / "autoglm_reliability").glob("*.h"))
+    folder = include / "autoglm_reliability"
+    sources = sorted(path for path in folder.glob("*.h") if path.stem not in STORES)
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     headers = Headers(constants=_defines(text))
     reader = _Reader(headers, _blocking(text))
@@ -84,17 +105,17 @@ def read_headers(include: Path) -> Headers:
     return headers
 
 
-def parse(include: Path) -> list[c_ast.Node]:
-    """The declarations of all headers, in their order."""
-    return c_parser.CParser().parse(_preprocess(include), UMBRELLA).ext
+def parse(include: Path, header: str = UMBRELLA) -> list[c_ast.Node]:
+    """The declarations of a header and all that it includes, in their order."""
+    return c_parser.CParser().parse(_preprocess(include, header), header).ext
 
 
-def _preprocess(include: Path) -> str:
+def _preprocess(include: Path, header: str) -> str:
     with tempfile.TemporaryDirectory() as stand_ins:
         for name, text in STAND_INS.items():
             Path(stand_ins, name).write_text(text, encoding="utf-8")
         command = ["cc", "-E", "-P", "-nostdinc", "-I", stand_ins, "-I", str(include)]
-        command.append(str(include / UMBRELLA))
+        command.append(str(include / header))
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         return run.stdout
 

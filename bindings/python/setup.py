@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Optional
 
 from setuptools import Distribution, Extension, setup
 from setuptools.command.build_py import build_py
@@ -17,6 +18,7 @@ from setuptools.errors import SetupError
 from wheel.bdist_wheel import bdist_wheel
 
 FILE = "libautoglm_reliability.so"
+STORE = "libautoglm_reliability_sqlite.so"
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / ".build-embedded"
 
@@ -33,15 +35,33 @@ def library() -> Path:
             "autoglm_reliability needs its native library. Either install Swift 6.1 or later and build "
             f"from a checkout, or set AUTOGLM_RELIABILITY_LIB to a prebuilt {FILE}."
         )
-    command = [swift, "build", "-c", "release", "--traits", "Embedded", "--disable-local-rpath"]
-    command += ["--scratch-path", str(SCRATCH)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(build_command(swift, "autoglm_reliability"), cwd=ROOT, check=True)
     return SCRATCH / "release" / FILE
 
 
-def install(target: Path) -> None:
+def build_command(swift: str, product: str) -> list[str]:
+    command = [swift, "build", "-c", "release", "--traits", "Embedded", "--disable-local-rpath"]
+    return [*command, "--scratch-path", str(SCRATCH), "--product", product]
+
+
+def store() -> Optional[Path]:
+    """The SQLite store, which is left out where it is not there and cannot be built."""
+    named = os.environ.get("AUTOGLM_RELIABILITY_SQLITE_LIB")
+    if named:
+        return Path(named)
+    main = os.environ.get("AUTOGLM_RELIABILITY_LIB")
+    place = Path(main).parent if main else SCRATCH / "release"
+    swift = shutil.which("swift")
+    if not main and swift is not None:
+        built = subprocess.run(build_command(swift, "autoglm_reliability_sqlite"), cwd=ROOT, check=False)
+        if built.returncode != 0:
+            return None
+    return place / STORE if (place / STORE).is_file() else None
+
+
+def install(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(library(), target)
+    shutil.copyfile(source, target)
     strip = shutil.which("strip")
     if strip is not None and not os.environ.get("AUTOGLM_RELIABILITY_LIB"):
         # What is built here carries its debugging information, ten times the size of the rest.
@@ -74,7 +94,11 @@ class Build(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            install(Path(self.build_lib, "autoglm_reliability", FILE))
+            package = Path(self.build_lib, "autoglm_reliability")
+            install(library(), package / FILE)
+            plug_in = store()
+            if plug_in is not None:
+                install(plug_in, package / STORE)
 
 
 class PlatformWheel(bdist_wheel):

@@ -55,7 +55,7 @@ void agr_sqlite_config_init(agr_sqlite_config *config, uint32_t struct_size);
  *
  * Errors  AGR_ERR_ARGUMENT: of the configuration; AGR_ERR_NO_MEMORY; AGR_ERR_STORE, field "path": it cannot be
  *         opened or written, is damaged, is no database or one of something else, or of a later version.
- * Waits for another process that is just making it, 10 s at the most. */
+ * Blocks for another process that is just making it, 10 s at the most. */
 agr_status agr_sqlite_open(const agr_sqlite_config *config, agr_store_driver *out_driver,
                            agr_error *error);
 

@@ -26,11 +26,13 @@ from .enums import (
     Mode,
     ObjectKind,
     OnFailure,
+    OnStoreError,
     Outcome,
     Preset,
     Reason,
     StepKind,
     Strategy,
+    Synchronous,
     WhenFull,
     Window,
 )
@@ -56,6 +58,7 @@ from .errors import (
     ReliabilityError,
     ReplayedFailure,
     StateError,
+    StoreError,
     SystemFailure,
     WaitTimeout,
 )
@@ -74,6 +77,7 @@ from .reservation import Reservation
 from .result import Result
 from .retry import Retry, RetryRule
 from .step import Step
+from .store import SQLiteStore, Store, StoreSnapshot
 
 __version__ = "0.1.0"
 #: Whether the hot paths run in the accelerator; else they run by ctypes, with the same results.
@@ -127,6 +131,7 @@ __all__ = [
     "NeverFits",
     "ObjectKind",
     "OnFailure",
+    "OnStoreError",
     "OutOfMemory",
     "Outcome",
     "ParseError",
@@ -152,10 +157,15 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryRule",
+    "SQLiteStore",
     "StateError",
     "Step",
     "StepKind",
+    "Store",
+    "StoreError",
+    "StoreSnapshot",
     "Strategy",
+    "Synchronous",
     "SystemFailure",
     "Ticket",
     "WaitTimeout",

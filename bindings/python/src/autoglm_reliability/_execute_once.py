@@ -4,20 +4,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Callable, Optional, TypeVar, Union
 
 from . import _generated as c
 from ._convert import Bytes, Duration, nanoseconds, octets
 from ._readiness import readable
 from .classify import class_of, default_classify
 from .enums import ErrorClass
-from .errors import ReplayedFailure, WaitTimeout
+from .errors import ReliabilityError, ReplayedFailure, StoreError, WaitTimeout
 from .lease import Answer, Lease, Ticket
 from .result import Result
 
 if TYPE_CHECKING:
     from .idempotency import IdempotencyCache
+
+Joined = TypeVar("Joined", Union[Lease, Result, Ticket], Optional[Answer])
 
 
 def execute(
@@ -41,7 +45,8 @@ def execute(
             raise
         # What cannot be stored has been executed all the same: leaving the block abandons the lease.
         data = octets(value, "the function's result")
-        lease.complete(data)
+        with _keeping(data):
+            lease.complete(data)
         return data
 
 
@@ -52,32 +57,83 @@ async def execute_async(
     fingerprint: Bytes,
     timeout: Duration,
 ) -> bytes:
-    answer = cache.join(key, fingerprint=fingerprint)
+    answer = await _asked(cache, lambda: cache.join(key, fingerprint=fingerprint))
     if isinstance(answer, Ticket):
-        with answer as ticket:
-            answer = await _wait_async(cache, ticket, timeout)
+        try:
+            answer = await _wait_async(cache, answer, timeout)
+        except BaseException:
+            _let_go(answer)
+            raise
     if isinstance(answer, Result):
         return _replayed(answer)
-    with answer as lease:
+    lease = answer
+    try:
         try:
             value = await function(lease)
         except BaseException as error:
-            _ended_by(lease, error)
+            await _shielded(cache, partial(_ended_by, lease, error))
             raise
-        # What cannot be stored has been executed all the same: leaving the block abandons the lease.
+        # What cannot be stored has been executed all the same: the lease is then abandoned.
         data = octets(value, "the function's result")
-        lease.complete(data)
+        with _keeping(data):
+            await _shielded(cache, lambda: lease.complete(data))
         return data
+    finally:
+        if not lease.ended and not cache.closed:
+            with suppress(StoreError):
+                await _shielded(cache, lease.abandon)
+
+
+async def _asked(cache: IdempotencyCache, ask: Callable[[], Joined]) -> Joined:
+    """Asks in a thread if that may wait for a store. Whoever is cancelled meanwhile lets go of the answer."""
+    if not cache._waits:
+        return ask()
+    future = asyncio.get_running_loop().run_in_executor(None, ask)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(_discard)
+        raise
+
+
+def _discard(future: asyncio.Future[Joined]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        # Its lease, ticket or pin is ended in a thread: that may wait for a store.
+        asyncio.get_running_loop().run_in_executor(None, _let_go, future.result())
+
+
+def _let_go(answer: Optional[Union[Lease, Result, Ticket]]) -> None:
+    with suppress(ReliabilityError):
+        if isinstance(answer, Lease):
+            answer.abandon()
+        elif isinstance(answer, Ticket):
+            if not answer.ended:
+                answer.leave()
+        elif answer is not None:
+            answer.release()
+
+
+async def _shielded(cache: IdempotencyCache, end: Callable[[], object]) -> None:
+    """Ends a run: in a thread if that may wait for a store, and also when the task is cancelled."""
+    if not cache._waits:
+        end()
+        return
+    future = asyncio.get_running_loop().run_in_executor(None, end)
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 async def _wait_async(cache: IdempotencyCache, ticket: Ticket, timeout: Duration) -> Answer:
     """Watches the ticket's eventfd, and asks at the latest when the run's lease has expired: nobody
-    signals the end of a run that was lost."""
+    signals the end of a run that was lost, or of another process."""
     loop = asyncio.get_running_loop()
     longest = nanoseconds(timeout, "timeout", forever=True)
     deadline = None if longest == c.AGR_FOREVER else loop.time() + longest / 1e9
     while True:
-        answer = ticket.poll()
+        answer = await _asked(cache, ticket.poll)
         if answer is not None:
             return answer
         wait = ticket.expires_in
@@ -86,6 +142,16 @@ async def _wait_async(cache: IdempotencyCache, ticket: Ticket, timeout: Duration
                 raise WaitTimeout("the run that was joined has not ended yet")
             wait = min(wait, deadline - loop.time())
         await readable(ticket.fileno(), wait)
+
+
+@contextmanager
+def _keeping(data: bytes) -> Iterator[None]:
+    """A store that fails to keep a result says what it was: it has been paid for."""
+    try:
+        yield
+    except StoreError as error:
+        error.data = data
+        raise
 
 
 def _replayed(result: Result) -> bytes:

@@ -16,7 +16,7 @@ from ctypes import c_uint64 as Uint64
 from ctypes import c_void_p as Pointer
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _generated as c
 from .errors import (
@@ -30,6 +30,7 @@ from .errors import (
     RegionError,
     ReliabilityError,
     StateError,
+    StoreError,
     SystemFailure,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "Library",
     "Pointer",
     "Size",
+    "StoreLibrary",
     "Structure",
     "Uint32",
     "Uint64",
@@ -97,6 +99,7 @@ class Library:
 
     def __init__(self) -> None:
         self._quick, self._blocking = self._load()
+        self._waiting: dict[str, Callable[..., Any]] = {}
         major, minor = (int(part) for part in self.version().split(".")[:2])
         if major != c.AGR_VERSION_MAJOR or minor < c.AGR_VERSION_MINOR:
             wanted = f"{c.AGR_VERSION_MAJOR}.{c.AGR_VERSION_MINOR}"
@@ -132,6 +135,47 @@ class Library:
         function.restype, function.argtypes = c.FUNCTIONS[name]
         setattr(self, name, function)
         return function
+
+    def waiting(self, name: str) -> Callable[..., Any]:
+        """A function that returns at once for an object of this process, and waits for an object in a store:
+        without the interpreter's lock."""
+        function = self._waiting.get(name)
+        if function is None:
+            function = self._blocking[name]
+            function.restype, function.argtypes = c.FUNCTIONS[name]
+            self._waiting[name] = function
+        return function
+
+
+class StoreLibrary:
+    """A store's own library, libautoglm_reliability_NAME.so: beside the main one, or where the environment
+    variable AUTOGLM_RELIABILITY_NAME_LIB says."""
+
+    def __init__(self, name: str, functions: dict[str, tuple[Any, tuple[Any, ...]]]) -> None:
+        file = f"libautoglm_reliability_{name}.so"
+        variable = f"AUTOGLM_RELIABILITY_{name.upper()}_LIB"
+        named = os.environ.get(variable)
+        beside = [Path(place).resolve().parent / file for place in candidates() if os.sep in place]
+        places = [named] if named else [str(p) for p in beside if p.is_file()] + [f"{file}.0", file]
+        self._library = self._load(places, file, variable)
+        for function, (restype, argtypes) in functions.items():
+            found = getattr(self._library, function)
+            found.restype, found.argtypes = restype, argtypes
+            setattr(self, function, found)
+
+    @staticmethod
+    def _load(places: list[str], file: str, variable: str) -> ctypes.CDLL:
+        reasons = []
+        for place in places:
+            try:
+                return ctypes.CDLL(place)
+            except OSError as error:
+                reasons.append(str(error))
+        raise LibraryError(f"cannot load {file} (set {variable} to its path): {'; '.join(reasons)}")
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
 
 
 lib = Library()
@@ -223,6 +267,16 @@ def initialised(structure: type[Any]) -> Any:
     return value
 
 
+# Those that have nothing but a message.
+PLAIN_ERRORS: dict[int, type[ReliabilityError]] = {
+    c.AGR_ERR_NO_MEMORY: OutOfMemory,
+    c.AGR_ERR_PARSE: ParseError,
+    c.AGR_ERR_REGION: RegionError,
+    c.AGR_ERR_STATE: StateError,
+    c.AGR_ERR_STORE: StoreError,
+}
+
+
 def raise_error(status: int, error: c.agr_error) -> None:
     """Turns a negative status into an exception."""
     field = python_name(error.field.decode("utf-8", "replace"))
@@ -230,23 +284,15 @@ def raise_error(status: int, error: c.agr_error) -> None:
     message = f"{field}: {text}" if field and field not in text else text
     if status == c.AGR_ERR_ARGUMENT:
         raise ArgumentError(message, field)
-    if status == c.AGR_ERR_NO_MEMORY:
-        raise OutOfMemory(message)
     if status == c.AGR_ERR_CAPACITY:
         raise CapacityError(message, field=field)
-    if status == c.AGR_ERR_STATE:
-        raise StateError(message)
     if status == c.AGR_ERR_NEVER_FITS:
         raise NeverFits(message, retry_after=float("inf"), field=field)
-    if status == c.AGR_ERR_PARSE:
-        raise ParseError(message)
-    if status == c.AGR_ERR_REGION:
-        raise RegionError(message)
     if status == c.AGR_ERR_MISMATCH:
         raise MismatchError(message, field)
     if status == c.AGR_ERR_SYSTEM:
         raise SystemFailure(error.system_errno, message)
-    raise ReliabilityError(message)
+    raise PLAIN_ERRORS.get(status, ReliabilityError)(message)
 
 
 def check(status: int, error: c.agr_error) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 from . import _generated as c
 from ._accelerate import NativeBase
@@ -15,6 +15,7 @@ from .errors import ClosedError
 
 if TYPE_CHECKING:
     from .region import Region
+    from .store import Store
 
 Clock = Callable[[], int]
 Self = TypeVar("Self", bound="Native")
@@ -91,8 +92,9 @@ class Native(NativeBase):
         create: str,
         config: Any,
         clock: Optional[Clock],
-        scope: Optional[Region] = None,
+        scope: Optional[Union[Region, Store]] = None,
         name: Optional[str] = None,
+        options: Any = None,
     ) -> None:
         """Creates the native object: create is the C function, whose prefix names the others. With a scope
         the object is found there by its name, or created."""
@@ -100,20 +102,22 @@ class Native(NativeBase):
             raise TypeError("clock must be a function that returns nanoseconds")
         if (scope is None) != (name is None):
             raise TypeError("scope and name go together")
-        if scope is not None and not hasattr(scope, "from_fd"):
-            raise TypeError(f"scope: a Region is needed, not {type(scope).__name__}")
+        suffix = getattr(scope, "_suffix", "")
+        if scope is not None and f"{create}_{suffix}" not in c.FUNCTIONS:
+            raise TypeError(f"scope: a {type(self).__name__} cannot lie in a {type(scope).__name__}")
         pointer, error = Pointer(), c.agr_error()
         where: tuple[Any, ...] = ()
         function = create
         if scope is not None:
-            where, function = (scope._handle.cell, encoded(name)), f"{create}_in_region"
+            where, function = (scope._handle.cell, encoded(name)), f"{create}_{suffix}"
             if scope.closed:
                 raise ClosedError("the scope is closed")
+        how: tuple[Any, ...] = () if suffix != "in_store" else (options and byref(options),)
         twin = f"{function}_at"
         if clock is not None and twin in c.FUNCTIONS:
             status = getattr(lib, twin)(*where, byref(config), clock(), byref(pointer), byref(error))
         else:
-            status = getattr(lib, function)(*where, byref(config), byref(pointer), byref(error))
+            status = getattr(lib, function)(*where, byref(config), *how, byref(pointer), byref(error))
         check(status, error)
         assert pointer.value is not None
         destroy = getattr(lib, create[: -len("create")] + "destroy")

@@ -132,6 +132,22 @@ class OnFailure(IntEnum):
     KEEP = c.AGR_ON_FAILURE_KEEP
 
 
+class OnStoreError(IntEnum):
+    """What an object in a store does when the store fails."""
+
+    DEFAULT = c.AGR_STORE_DEFAULT
+    REFUSE = c.AGR_STORE_REFUSE
+    ADMIT = c.AGR_STORE_ADMIT
+    LOCAL = c.AGR_STORE_LOCAL
+
+
+class Synchronous(IntEnum):
+    """When a transaction of the SQLite store counts as done: on the disk, or with the kernel."""
+
+    FULL = 0
+    NORMAL = 1
+
+
 class Component(IntEnum):
     """The parts of a policy."""
 

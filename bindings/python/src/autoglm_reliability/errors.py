@@ -38,6 +38,13 @@ class RegionError(ReliabilityError):
     """The shared memory is another user's, another version's, damaged, or open to too many."""
 
 
+class StoreError(ReliabilityError):
+    """A store failed, could not be reached, or cannot be opened. `data` is the result of a run that was
+    executed and could not be kept."""
+
+    data: bytes | None = None
+
+
 class MismatchError(ReliabilityError, ValueError):
     """A region has the object with another configuration. `field` names the first difference."""
 

@@ -11,13 +11,14 @@ from typing import Any, Callable, Optional, Union
 from . import _execute_once as once
 from . import _generated as c
 from ._convert import Bytes, Duration, fill, nanoseconds, octets, record, seconds
-from ._ffi import Int32, Uint64, byref, initialised, sized
+from ._ffi import Int32, Uint64, byref, initialised, lib, raise_error, sized
 from ._handle import Clock, Native
 from ._time import sleep
-from .enums import KeyState, OnFailure, WhenFull
-from .errors import InProgress, Mismatch, StateError, WaitTimeout
+from .enums import KeyState, OnFailure, OnStoreError, WhenFull
+from .errors import ArgumentError, InProgress, Mismatch, StateError, WaitTimeout
 from .lease import Answer, Lease, Ticket
 from .result import Result
+from .store import Store, options
 
 # A native wait is cut into slices, between which the interpreter looks after signals.
 SLICE = 250_000_000
@@ -51,6 +52,11 @@ class IdempotencyCache(Native):
     when_full      WhenFull.REFUSE: new keys raise CapacityError; EVICT: completed keys go, the oldest first.
     on_failure     OnFailure.FORGET: a failed key may be tried again; KEEP: the failure is the result.
     clock          a function that returns nanoseconds, in place of the system's monotonic clock.
+    scope          a store, in which the keys lie under `name`, for all processes that use it; else the
+                   cache is this process's own. In a store also:
+    on_error       what begin and join do when it fails; by default as the store says.
+    timeout        seconds that a call may wait for it; by default as the store says.
+    max_result_bytes  of a result; 1 MiB. A larger one raises NeverFits.
     """
 
     def __init__(
@@ -67,6 +73,11 @@ class IdempotencyCache(Native):
         on_failure: Optional[OnFailure] = None,
         seed: Optional[int] = None,
         clock: Optional[Clock] = None,
+        scope: Optional[Store] = None,
+        name: Optional[str] = None,
+        on_error: Optional[OnStoreError] = None,
+        timeout: Optional[Duration] = None,
+        max_result_bytes: Optional[int] = None,
     ) -> None:
         config = initialised(c.agr_idempotency_config)
         fill(
@@ -84,7 +95,25 @@ class IdempotencyCache(Native):
                 "seed": seed,
             },
         )
-        self._own("agr_idempotency_create", config, clock)
+        #: Whether calls may wait for a store.
+        self._waits = scope is not None
+        how = options(on_error, timeout, max_result_bytes)
+        stored = {"on_error": on_error, "timeout": timeout, "max_result_bytes": max_result_bytes}
+        for field, value in stored.items():
+            if scope is None and value is not None:
+                raise ArgumentError(f"{field} is for a cache in a store", field)
+        self._own("agr_idempotency_create", config, clock, scope, name, how)
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        if not self._waits:
+            return super()._call(name, *arguments)
+        error = c.agr_error()
+        with self._held():
+            status: int = lib.waiting(name)(self._handle.cell, *arguments, byref(error))
+        if status < 0:
+            self._require_open()
+            raise_error(status, error)
+        return status
 
     def begin(self, key: Bytes, *, fingerprint: Bytes = b"") -> Answer:
         """A Lease: execute, then complete or fail it. A Result: the key has one. Raises InProgress,
@@ -193,6 +222,11 @@ class IdempotencyCache(Native):
         snapshot = sized(c.agr_idempotency_snapshot)
         self._call("agr_idempotency_snapshot_read", byref(snapshot))
         return record(IdempotencySnapshot, snapshot)
+
+    def _lost_fence(self, number: int) -> int:
+        fence = Uint64()
+        status = self._call("agr_idempotency_lost_fence", number, byref(fence))
+        return fence.value if status == c.AGR_OK else 0
 
     def _answer(self, status: int, lease: c.agr_lease, result: c.agr_result) -> Answer:
         if status == c.AGR_OK:

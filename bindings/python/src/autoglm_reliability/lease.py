@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Optional, Union
 
 from . import _generated as c
 from ._convert import Bytes, Duration, nanoseconds, octets, seconds
-from .errors import CapacityError, LeaseLost, NeverFits, OutOfMemory
+from .errors import CapacityError, LeaseLost, NeverFits, OutOfMemory, StoreError
 from .result import Result
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ class Lease:
     """Ended once, by complete, fail or abandon. As a context manager one that has not been ended on
     exit is abandoned: whether the run had its effect is then not known.
 
-    fence            grows with every lease; hand it to what must refuse late writers.
+    fence            grows with every lease; hand it to what must refuse late writers. 0: a store failed,
+                     and the run is not in it.
     outcome_unknown  an earlier run of this key lost its lease and may have had effects.
     expires_in       seconds, when it was given.
     """
@@ -30,6 +32,8 @@ class Lease:
         self.fence: int = lease.fence
         self.expires_in = seconds(lease.expires_in_ns)
         self.outcome_unknown = bool(lease.outcome_unknown)
+        #: in a store, the fence of the run that was lost before this one; 0: none was
+        self.lost_fence: int = cache._lost_fence(lease.id) if lease.outcome_unknown and cache._waits else 0
 
     @property
     def ended(self) -> bool:
@@ -47,7 +51,12 @@ class Lease:
         """Ends a run which may or may not have had its effect. False when it had ended before."""
         if not self._ids:
             return False
-        return self._cache._timed("agr_idempotency_abandon", (self._ids.pop(),)) == c.AGR_OK
+        number = self._ids.pop()
+        try:
+            return self._cache._timed("agr_idempotency_abandon", (number,)) == c.AGR_OK
+        except StoreError:
+            self._ids.append(number)  # it is still held
+            raise
 
     def renew(self, duration: Duration = 0) -> bool:
         """Extends it to so many seconds from now; 0: as configured. False when it was lost."""
@@ -64,7 +73,7 @@ class Lease:
         try:
             inputs = (number, content, len(content))
             status = self._cache._timed(f"agr_idempotency_{verb}", inputs)
-        except (CapacityError, NeverFits, OutOfMemory):
+        except (CapacityError, NeverFits, OutOfMemory, StoreError):
             self._ids.append(number)  # it is still held
             raise
         if status == c.AGR_STALE:
@@ -79,7 +88,10 @@ class Lease:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
-        if not self.ended and not self._cache.closed:
+        if self.ended or self._cache.closed:
+            return
+        # What went wrong inside is what counts; the store tells of the run when its lease has ended.
+        with suppress(StoreError) if error is not None else nullcontext():
             self.abandon()
 
 

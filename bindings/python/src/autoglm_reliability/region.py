@@ -47,6 +47,8 @@ class Region:
     RateLimiter(..., scope=region, name="tokens").
     """
 
+    _suffix = "in_region"
+
     def __init__(
         self,
         name: Optional[str] = None,
