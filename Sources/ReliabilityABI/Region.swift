@@ -234,7 +234,7 @@ private func findShared(
 ) throws(Failure) -> RegionDirectory.Place {
   var seen: UInt64?
   var looks = 0
-  for _ in 0..<20_000 {
+  for _ in 0..<4_000 {
     let abandoned = looks >= patience ? seen : nil
     switch try region.pointee.directory.find(record, abandoned: abandoned) {
     case .found(let place): return place

@@ -104,7 +104,7 @@ enum {
  *         debt, refill as a reduced fraction), what holds now.
  * Errors  AGR_ERR_MISMATCH: it is there with another configuration, `field` names the first difference (`name`: it
  *         is of another kind); AGR_ERR_CAPACITY: no room (`bytes`), or too many objects (`max_objects`);
- *         AGR_ERR_STATE: others have been creating objects for a second, try again; AGR_ERR_REGION: the
+ *         AGR_ERR_STATE: others create objects without an end, try again; AGR_ERR_REGION: the
  *         directory is damaged; AGR_ERR_ARGUMENT, AGR_ERR_NO_MEMORY. Allocates.
  * Complexity  O(objects). */
 agr_status agr_limiter_create_in_region(agr_region *region, const char *name,

@@ -155,7 +155,10 @@ package struct RegionDirectory {
     for index in 0..<RegionDirectory.pairCount {
       let value = RegionDirectory.word(index, wanted, offset)
       guard RegionDirectory.write(pairs, index, value, number) else {
-        return .busy(self.state(entry))
+        let present = self.state(entry)
+        // A later claim has written, and there is none.
+        if present == claim { throw RegionDirectory.damaged }
+        return .busy(present)
       }
     }
     guard words.exchange(place, claim, number &<< 2 | RegionDirectory.published) else {
