@@ -8,7 +8,7 @@ enum { PROCESSES = 16, STEPS = 20000 };
 /* Beside the region: the time, and what was admitted. */
 static struct shared {
   int64_t now;
-  int64_t limiter, keyed, budget, permits, probes, most_probes, settled;
+  int64_t limiter, refused, keyed, budget, permits, probes, most_probes, settled;
   int64_t arrived;
 } *shared;
 
@@ -54,6 +54,7 @@ static void use_limiter(void) {
     int64_t wait;
     const agr_status status = agr_limiter_try_acquire_at(limiter, 1 + i % 3, now, &wait, NULL);
     if (status == AGR_OK) ADD(limiter, 1 + i % 3);
+    if (status == AGR_LIMITED) ADD(refused, 1);
     CHECK(status == AGR_OK || status == AGR_LIMITED);
   }
 }
@@ -71,7 +72,9 @@ static void limiters(void) {
   CHECK_EQUAL(GET(limiter) + left, end / 1000, "tokens that there ever were");
   CHECK(left < 3);
   agr_limiter_snapshot seen = {.struct_size = sizeof seen};
-  CHECK(agr_limiter_snapshot_read_at(limiter, end, &seen, NULL) == AGR_OK && seen.refused > 0);
+  CHECK(agr_limiter_snapshot_read_at(limiter, end, &seen, NULL) == AGR_OK);
+  CHECK(seen.refused > 0);
+  CHECK_EQUAL(seen.refused, GET(refused), "refused, by all");
   agr_limiter_destroy(limiter);
 }
 
