@@ -46,6 +46,20 @@ def build_native(name: str) -> Path:
     return program
 
 
+def build_stores() -> list[str]:
+    """Empty where the store was not built."""
+    store = "autoglm_reliability_sqlite"
+    if not (LIBRARY.parent / f"lib{store}.so").is_file():
+        say("without the SQLite store")
+        return []
+    OUT.mkdir(parents=True, exist_ok=True)
+    program = str(OUT / "stores")
+    link = [f"-L{LIBRARY.parent}", f"-l{store}", "-lsqlite3", f"-Wl,-rpath,{LIBRARY.parent}", "-pthread"]
+    flags = ["-O2", "-std=c11", "-Wall", "-Wextra", f"-I{ROOT / 'include'}"]
+    run("cc", *flags, str(HERE / "native" / "stores.c"), "-o", program, *link)
+    return [program]
+
+
 def build_abseil() -> list[str]:
     run(str(ROOT / "scripts" / "install-deps"), "libabsl-dev")
     modules = ["absl_flat_hash_map", "absl_synchronization"]
@@ -125,6 +139,7 @@ def load_times(processes: int) -> dict[str, list[int]]:
 def measure(passes: int, rounds: int, all_peers: bool) -> Results:
     library = str(build_native("library"))
     peers, missing = build_peers() if all_peers else ({"abseil": build_abseil()}, [])
+    stores = build_stores()
     results: Results = {"rounds": {}, "bytes": {}, "missing": missing, "passes": passes, "each": rounds}
     hurry()
     for number in range(passes):
@@ -132,6 +147,8 @@ def measure(passes: int, rounds: int, all_peers: bool) -> Results:
         add(results, run(library, str(rounds)))
         for command in peers.values():
             add(results, run(*command, str(rounds)))
+        if stores:
+            add(results, run(*stores, str(rounds), str(OUT)))
         add(results, run(str(HERE / "python" / "run"), "--rounds", str(rounds)))
         for name, times in load_times(max(5, 50 // passes)).items():
             results["rounds"].setdefault(name, []).extend(times)
