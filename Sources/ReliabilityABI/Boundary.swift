@@ -24,6 +24,8 @@ enum HandleKind: UInt64 {
   case keyedLimiter = 0x6167_725f_6b65_7964
   case idempotency = 0x6167_725f_6964_656d
   case durableIdempotency = 0x6167_725f_6964_7374
+  /// A limiter but for the lowest bit, so that both are told in one comparison.
+  case storedLimiter = 0x6167_725f_6c69_6d68
   case policy = 0x6167_725f_706f_6c69
   case call = 0x6167_725f_6361_6c6c
   case store = 0x6167_725f_7374_6f72
@@ -42,16 +44,16 @@ private let engineOffset = 16
 /// A handle that has been checked: a pointer to the engine itself.
 typealias Handle<Engine: ~Copyable> = UnsafeMutablePointer<Engine>
 
-/// Checks a handle that a caller gave.
+/// Checks a handle that a caller gave. Bits of `ignoring` do not tell its kind from others.
 @inline(__always)
 func handle<Engine: ~Copyable>(
-  _ pointer: OpaquePointer?, _ kind: HandleKind, _ field: StaticString
+  _ pointer: OpaquePointer?, _ kind: HandleKind, _ field: StaticString, ignoring: UInt64 = 0
 ) throws(Failure) -> Handle<Engine> {
   guard let pointer else { throw .argument(field, "must not be NULL") }
   let raw = UnsafeMutableRawPointer(pointer)
   guard Int(bitPattern: raw) & 15 == 0 else { throw .argument(field, "is not a handle") }
   let header = raw.assumingMemoryBound(to: HandleHeader.self)
-  guard header.pointee.kind.load(ordering: .relaxed) == kind.rawValue else {
+  guard header.pointee.kind.load(ordering: .relaxed) | ignoring == kind.rawValue | ignoring else {
     throw .argument(field, "is not a handle of this kind, or was destroyed")
   }
   return (raw + engineOffset).assumingMemoryBound(to: Engine.self)
@@ -146,6 +148,12 @@ private func header<Engine: ~Copyable>(
   _ engine: Handle<Engine>
 ) -> UnsafeMutablePointer<HandleHeader> {
   (UnsafeMutableRawPointer(engine) - engineOffset).assumingMemoryBound(to: HandleHeader.self)
+}
+
+/// What kind an engine is that was checked for another kind like it.
+@inline(__always)
+func isOfKind<Engine: ~Copyable>(_ engine: Handle<Engine>, _ kind: HandleKind) -> Bool {
+  header(engine).pointee.kind.load(ordering: .relaxed) == kind.rawValue
 }
 
 func retain<Engine: ~Copyable>(_ engine: Handle<Engine>) {

@@ -4,7 +4,7 @@ import ReliabilityCore
 
 private typealias LimiterHandle = Handle<Limiter>
 
-private func limiterDefaults() -> agr_limiter_config {
+func limiterDefaults() -> agr_limiter_config {
   var config = agr_limiter_config()
   config.struct_size = UInt32(MemoryLayout<agr_limiter_config>.size)
   config.max_reservations = 1024
@@ -15,9 +15,10 @@ private func limiterDefaults() -> agr_limiter_config {
   return config
 }
 
+/// The engine; of a limiter in a store, the bucket in front, which comes first in it.
 @inline(__always)
 private func limiterHandle(_ pointer: OpaquePointer?) throws(Failure) -> LimiterHandle {
-  try handle(pointer, .limiter, "limiter")
+  try handle(pointer, .limiter, "limiter", ignoring: 1)
 }
 
 /// A flag that must be 0 or 1.
@@ -31,7 +32,7 @@ func requireZero(_ value: UInt32, _ field: StaticString) throws(Failure) {
 }
 
 /// `isNew`: else the initial tokens are not looked at.
-private func readConfiguration(
+func readLimiterConfiguration(
   _ config: UnsafePointer<agr_limiter_config>?, isNew: Bool = true
 ) throws(Failure) -> Limiter.Configuration {
   let config = try readStructure(config, defaults: limiterDefaults(), "config")
@@ -69,7 +70,7 @@ public func agr_limiter_create_at(
   guarded(error) { () throws(Failure) in
     let out = try required(out_limiter, "out_limiter")
     out.pointee = nil
-    let engine = try Limiter(readConfiguration(config), seed: processRandom(), now: now_ns)
+    let engine = try Limiter(readLimiterConfiguration(config), seed: processRandom(), now: now_ns)
     out.pointee = try makeHandle(.limiter, engine)
     return AGR_OK
   }
@@ -95,13 +96,14 @@ public func agr_limiter_create_in_region_at(
     let out = try required(out_limiter, "out_limiter")
     out.pointee = nil
     out.pointee = try openShared(
-      Limiter.self, .limiter, region, name, readConfiguration(config), now: now_ns)
+      Limiter.self, .limiter, region, name, readLimiterConfiguration(config), now: now_ns)
     return AGR_OK
   }
 }
 
 @implementation @_cdecl("agr_limiter_destroy")
 public func agr_limiter_destroy(_ limiter: OpaquePointer?) {
+  if let stored = storedLimiter(limiter) { return destroy(stored, .storedLimiter) }
   guard let limiter = try? limiterHandle(limiter) else { return }
   destroy(limiter, .limiter)
 }
@@ -119,10 +121,13 @@ public func agr_limiter_try_acquire_at(
   _ limiter: OpaquePointer?, _ tokens: Int64, _ now_ns: Int64,
   _ out_retry_after_ns: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
-  guarded(error) { () throws(Failure) in
-    let limiter = try limiterHandle(limiter)
+  // What lies in a store is looked for where the usual path ends anyway.
+  guard let engine: LimiterHandle = handleIfKind(limiter, .limiter) else {
+    return tryAcquireInStore(limiter, tokens, out_retry_after_ns, error)
+  }
+  return guarded(error) { () throws(Failure) in
     out_retry_after_ns?.pointee = 0
-    switch try limiter.pointee.tryAcquire(tokens, now: now_ns) {
+    switch try engine.pointee.tryAcquire(tokens, now: now_ns) {
     case .admitted: return AGR_OK
     case .limited(let retryAfter):
       out_retry_after_ns?.pointee = retryAfter
@@ -137,11 +142,14 @@ public func agr_limiter_acquire(
   _ out_retry_after_ns: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try limiterHandle(limiter)
+    let engine = try limiterHandle(limiter)
     out_retry_after_ns?.pointee = 0
     try requireTimeOrForever(timeout_ns, "timeout_ns")
+    if let stored = stored(engine) {
+      return try stored.pointee.acquire(tokens, timeout: timeout_ns, out_retry_after_ns, error)
+    }
     let start = systemNow()
-    switch try limiter.pointee.acquireAhead(tokens, maxWait: timeout_ns, now: start) {
+    switch try engine.pointee.acquireAhead(tokens, maxWait: timeout_ns, now: start) {
     case .granted(let wait, _):
       if wait > 0 { platform_sleep_until_ns(Time.add(start, wait)) }
       return AGR_OK
@@ -172,9 +180,13 @@ public func agr_limiter_reserve_at(
     let out = try required(out_reservation, "out_reservation")
     out.pointee = agr_reservation()
     out_retry_after_ns?.pointee = 0
-    let limiter = try limiterHandle(limiter)
+    let engine = try limiterHandle(limiter)
+    if let stored = stored(engine) {
+      return try stored.pointee.reserve(
+        tokens, maxWait: max_wait_ns, now: now_ns, out, out_retry_after_ns, error)
+    }
     return answer(
-      try limiter.pointee.reserve(tokens, maxWait: max_wait_ns, now: now_ns), out,
+      try engine.pointee.reserve(tokens, maxWait: max_wait_ns, now: now_ns), out,
       out_retry_after_ns)
   }
 }
@@ -208,8 +220,10 @@ public func agr_limiter_cancel_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try limiterHandle(limiter)
-    return try limiter.pointee.cancel(permit, now: now_ns) ? AGR_OK : AGR_STALE
+    let engine = try limiterHandle(limiter)
+    guard try engine.pointee.cancel(permit, now: now_ns) else { return AGR_STALE }
+    stored(engine)?.pointee.returnSurplus()
+    return AGR_OK
   }
 }
 
@@ -227,9 +241,12 @@ public func agr_limiter_settle_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try limiterHandle(limiter)
-    return try limiter.pointee.settle(permit, actual: actual_tokens, now: now_ns)
-      ? AGR_OK : AGR_STALE
+    let engine = try limiterHandle(limiter)
+    guard try engine.pointee.settle(permit, actual: actual_tokens, now: now_ns) else {
+      return AGR_STALE
+    }
+    stored(engine)?.pointee.returnSurplus()
+    return AGR_OK
   }
 }
 
@@ -247,9 +264,10 @@ public func agr_limiter_available_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try limiterHandle(limiter)
-    try required(out_tokens, "out_tokens").pointee =
-      try limiter.pointee.available(now: now_ns)
+    let engine = try limiterHandle(limiter)
+    let out = try required(out_tokens, "out_tokens")
+    if let stored = stored(engine) { return try stored.pointee.available(out, error) }
+    out.pointee = try engine.pointee.available(now: now_ns)
     return AGR_OK
   }
 }
@@ -268,8 +286,11 @@ public func agr_limiter_reconfigure_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try limiterHandle(limiter)
-    try limiter.pointee.reconfigure(readConfiguration(config, isNew: false), now: now_ns)
+    let engine = try limiterHandle(limiter)
+    guard stored(engine) == nil else {
+      throw Failure(.state, "limiter", "a limiter in a store is created anew to be changed")
+    }
+    try engine.pointee.reconfigure(readLimiterConfiguration(config, isNew: false), now: now_ns)
     return AGR_OK
   }
 }
@@ -290,10 +311,11 @@ public func agr_limiter_snapshot_read_at(
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
     let limiter = try limiterHandle(limiter)
+    let stored = stored(limiter)
     let out = try checkOutput(out_snapshot, "out_snapshot")
     let available = try limiter.pointee.available(now: now_ns)
-    let rate = limiter.pointee.rate()
-    let counters = limiter.pointee.counters()
+    let rate = stored?.pointee.rate ?? limiter.pointee.rate()
+    let counters = stored?.pointee.counters() ?? limiter.pointee.counters()
     writeStructure(
       agr_limiter_snapshot(
         struct_size: 0,

@@ -8,6 +8,7 @@
 #include "breaker.h"
 #include "common.h"
 #include "idempotency.h"
+#include "limiter.h"
 #include "store_driver.h"
 
 #ifdef __cplusplus
@@ -83,6 +84,8 @@ typedef struct agr_store_options {
   uint64_t max_result_bytes; /* idempotency: of a result, 0 ... 2^30; what can be larger is refused
                                 before work begins; default 1 MiB */
   double local_share;        /* LOCAL: of a bucket's capacity and rate, above 0 ... 1; default 0.1 */
+  int64_t lease_tokens;      /* limiter: so many tokens more than a call needs are taken with it, for the
+                                next calls of this process, 0 ... capacity; default 0 */
 } agr_store_options;
 
 void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
@@ -120,6 +123,36 @@ agr_status agr_idempotency_create_in_store(agr_store *store, const char *name,
                                            const agr_idempotency_config *config,
                                            const agr_store_options *options,
                                            agr_idempotency **out_cache, agr_error *error);
+
+/* A limiter whose bucket lies in the store: all the functions of limiter.h for one bucket, for the callers of all
+ * processes that create one of this name. Processes should agree on the configuration; the store goes by that of
+ * the call, and keeps the level.
+ *
+ * What is different:
+ * - Each decision is one round trip, and waits for the store, for the options' timeout_ns at the longest; a reservation
+ *   that accepts a wait, or a refund, may need a second one.
+ * - With lease_tokens a call that must ask takes that many more, and the calls that follow spend them without
+ *   asking. They are taken from the shared bucket first, so that no token is promised twice; but they may be spent
+ *   later than the bucket has refilled. In any window of t ns all processes together are admitted at most
+ *   capacity + t * refill_tokens / refill_interval_ns + processes * lease_tokens; a process that ends without
+ *   destroying the limiter loses what it had leased. A refusal then stands for all calls of this process that ask for
+ *   as much, for retry_after_ns but not longer than 100 ms. One thread asks at a time.
+ * - The time is the store's: now_ns of an _at function is only that of this process's reservations, which lie in
+ *   this process. Tokens given back beyond lease_tokens go to the store.
+ * - on_error, when the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: admitted; LOCAL: by a bucket of this
+ *   process that has local_share of capacity and rate (of a call for more than that, when it is full).
+ * - _available asks the store; a snapshot's `available` is what this process holds. Not _reconfigure
+ *   (AGR_ERR_STATE), not the functions for several limiters, and no policy takes it: its calls must not wait for
+ *   a store.
+ *
+ * config   capacity and refill_tokens 1 ... 2^40, initial_tokens -1 or the capacity.
+ * options  NULL: the defaults.
+ * Errors   AGR_ERR_ARGUMENT, field "store": it does not offer buckets; AGR_ERR_NO_MEMORY. Nothing is asked of the
+ *          store yet. */
+agr_status agr_limiter_create_in_store(agr_store *store, const char *name,
+                                       const agr_limiter_config *config,
+                                       const agr_store_options *options,
+                                       agr_limiter **out_limiter, agr_error *error);
 
 /* The fence of the run that was lost before the one with this lease; 0: none was.
  * Answers  AGR_OK; AGR_STALE.  Errors  AGR_ERR_ARGUMENT: also for a cache that is in no store. */

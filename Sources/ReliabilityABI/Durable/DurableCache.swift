@@ -173,6 +173,7 @@ struct StoreOptions {
   let timeout: Int64
   let maxResultBytes: Int
   let localShare: Double
+  let leaseTokens: Int64
 
   init(_ options: agr_store_options) throws(Failure) {
     onError = StoreFallback(rawValue: options.on_error)
@@ -188,6 +189,10 @@ struct StoreOptions {
     guard options.local_share > 0 && options.local_share <= 1 else {
       throw .argument("local_share", "must be above 0 ... 1")
     }
+    guard options.lease_tokens >= 0 && options.lease_tokens <= 1 << 40 else {
+      throw .argument("lease_tokens", "must be 0 ... 2^40")
+    }
+    leaseTokens = options.lease_tokens
     timeout = options.timeout_ns
     maxResultBytes = Int(options.max_result_bytes)
     localShare = options.local_share

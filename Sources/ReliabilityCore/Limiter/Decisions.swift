@@ -50,6 +50,8 @@ package struct Reservation {
   package let permit: UInt64
   package let tokens: Int64
   package let wait: Int64
+
+  package static let none = Reservation(permit: 0, tokens: 0, wait: 0)
 }
 
 package enum ReserveDecision {

@@ -30,6 +30,12 @@ package struct Limiter: ~Copyable, Engine {
     package let refused: UInt64
     package let wouldRefuse: UInt64
     package let forgiven: UInt64
+
+    package init(refused: UInt64, wouldRefuse: UInt64, forgiven: UInt64) {
+      self.refused = refused
+      self.wouldRefuse = wouldRefuse
+      self.forgiven = forgiven
+    }
   }
 
   private let timeline: Timeline

@@ -1114,12 +1114,14 @@ class agr_store_options(Structure):
     timeout_ns: int
     max_result_bytes: int
     local_share: float
+    lease_tokens: int
     _fields_ = (
         ("struct_size", c_uint32),
         ("on_error", c_int32),
         ("timeout_ns", c_int64),
         ("max_result_bytes", c_uint64),
         ("local_share", c_double),
+        ("lease_tokens", c_int64),
     )
 
 
@@ -2423,6 +2425,17 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
             c_void_p,
             c_char_p,
             POINTER(agr_idempotency_config),
+            POINTER(agr_store_options),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_limiter_create_in_store": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_limiter_config),
             POINTER(agr_store_options),
             POINTER(c_void_p),
             POINTER(agr_error),

@@ -1,0 +1,143 @@
+public import CAutoGLMReliability
+import Platform
+import ReliabilityCore
+import Synchronization
+
+/// A limiter in a store, if the handle is one.
+@inline(__always)
+func storedLimiter(_ pointer: OpaquePointer?) -> Handle<StoredLimiter>? {
+  handleIfKind(pointer, .storedLimiter)
+}
+
+/// The same of an engine that has been checked.
+@inline(__always)
+func stored(_ engine: Handle<Limiter>) -> Handle<StoredLimiter>? {
+  guard isOfKind(engine, .storedLimiter) else { return nil }
+  return UnsafeMutableRawPointer(engine).assumingMemoryBound(to: StoredLimiter.self)
+}
+
+@implementation @_cdecl("agr_limiter_create_in_store")
+public func agr_limiter_create_in_store(
+  _ store: OpaquePointer?, _ name: UnsafePointer<CChar>?,
+  _ config: UnsafePointer<agr_limiter_config>?,
+  _ options: UnsafePointer<agr_store_options>?,
+  _ out_limiter: UnsafeMutablePointer<OpaquePointer?>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let out = try required(out_limiter, "out_limiter")
+    out.pointee = nil
+    let store = try storeHandle(store)
+    let configuration = try readLimiterConfiguration(config)
+    let options = try readStructure(
+      options, defaults: storeOptionDefaults(), "options", optional: true)
+    let engine = try StoredLimiter(
+      configuration, store: store, name: SpaceName(name), StoreOptions(options))
+    out.pointee = try makeHandle(.storedLimiter, engine)
+    return AGR_OK
+  }
+}
+
+/// `agr_limiter_try_acquire` of what is no limiter of this process or of a region.
+func tryAcquireInStore(
+  _ limiter: OpaquePointer?, _ tokens: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
+  _ error: UnsafeMutablePointer<agr_error>?
+) -> agr_status {
+  guarded(error) { () throws(Failure) in
+    let stored: Handle<StoredLimiter> = try handle(limiter, .storedLimiter, "limiter")
+    retryAfter?.pointee = 0
+    if case .admitted = try stored.pointee.front.tryAcquire(tokens, now: now()) { return AGR_OK }
+    return try stored.pointee.tryAcquire(tokens, retryAfter, error)
+  }
+}
+
+extension StoredLimiter {
+  /// Takes tokens, of which the front had not enough.
+  func tryAcquire(
+    _ tokens: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
+    _ error: UnsafeMutablePointer<agr_error>?
+  ) throws(Failure) -> Int {
+    try take(tokens, maxWait: 0, retryAfter, error) { _ in }
+  }
+
+  /// Takes tokens, and sleeps until they are there.
+  func acquire(
+    _ tokens: Int64, timeout: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
+    _ error: UnsafeMutablePointer<agr_error>?
+  ) throws(Failure) -> Int {
+    if case .admitted = try front.tryAcquire(tokens, now: now()) { return AGR_OK }
+    return try take(tokens, maxWait: timeout, retryAfter, error) { wait in
+      if wait > 0 { platform_sleep_until_ns(Time.add(systemNow(), wait)) }
+    }
+  }
+
+  private func take(
+    _ tokens: Int64, maxWait: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
+    _ error: UnsafeMutablePointer<agr_error>?, _ granted: (Int64) -> Void
+  ) throws(Failure) -> Int {
+    let answer = try fetch(tokens, maxWait: maxWait, error) { () throws(Failure) in
+      if case .admitted = try front.tryAcquire(tokens, now: now()) { return true }
+      return false
+    }
+    switch answer {
+    case .granted(let wait):
+      granted(wait)
+      return AGR_OK
+    case .failed(let status): return status
+    case .limited(let time):
+      if isObserved { return AGR_OK }
+      retryAfter?.pointee = time
+      return AGR_LIMITED
+    }
+  }
+
+  func reserve(
+    _ tokens: Int64, maxWait: Int64, now time: Int64,
+    _ out: UnsafeMutablePointer<agr_reservation>, _ retryAfter: UnsafeMutablePointer<Int64>?,
+    _ error: UnsafeMutablePointer<agr_error>?
+  ) throws(Failure) -> Int {
+    try requireTimeOrForever(maxWait, "max_wait_ns")
+    var made = Reservation.none
+    if try take(tokens, time, &made) {
+      out.pointee = agr_reservation(permit: made.permit, tokens: tokens, wait_ns: 0)
+      return AGR_OK
+    }
+    let answer = try fetch(tokens, maxWait: maxWait, error) { () throws(Failure) in
+      try take(tokens, time, &made)
+    }
+    switch answer {
+    case .granted(let wait):
+      out.pointee = agr_reservation(permit: made.permit, tokens: tokens, wait_ns: wait)
+      return AGR_OK
+    case .failed(let status): return status
+    case .limited(let retry):
+      if isObserved {
+        try front.deposit(tokens, now: time)
+        if try take(tokens, time, &made) {
+          out.pointee = agr_reservation(permit: made.permit, tokens: tokens, wait_ns: 0)
+          return AGR_OK
+        }
+      }
+      retryAfter?.pointee = retry
+      return AGR_LIMITED
+    }
+  }
+
+  /// Reserves in front, if there is enough.
+  private func take(
+    _ tokens: Int64, _ time: Int64, _ made: inout Reservation
+  ) throws(Failure) -> Bool {
+    guard case .granted(let reservation) = try front.reserve(tokens, maxWait: 0, now: time) else {
+      return false
+    }
+    made = reservation
+    return true
+  }
+
+  func counters() -> Limiter.Counters {
+    let own = front.counters()
+    return Limiter.Counters(
+      refused: refused.load(ordering: .relaxed), wouldRefuse: wouldRefuse.load(ordering: .relaxed),
+      forgiven: own.forgiven)
+  }
+}
