@@ -54,6 +54,9 @@ GOALS = [
         known=7.5,
         why="the same, with a window of time slices.",
     ),
+    Goal("limiter in a region", "region.limiter.at", "limiter.at", 1.1),
+    Goal("limiter in a region, refused", "region.limiter.refused.at", "limiter.refused.at", 1.1),
+    Goal("breaker in a region, count window", "region.breaker.count.at", "breaker.count.at", 1.1),
     Goal(
         "keyed limiter, random of 100,000",
         "keyed.100k",

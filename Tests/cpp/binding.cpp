@@ -127,8 +127,35 @@ static void policies() {
   CHECK(policy->snapshot().abandoned == 1);
 }
 
+static void regions() {
+  auto region = agr::Region::open(nullptr);
+  CHECK(static_cast<bool>(region));
+  auto again = agr::Region::open_fd(region->fd());
+  CHECK(static_cast<bool>(again));
+  const auto config = agr::limiter_config(10, 0, 1s);
+  auto one = agr::Limiter::create(*region, "tokens", config);
+  auto other = agr::Limiter::create(*again, "tokens", config);
+  CHECK(one && other && one->try_acquire(7) == AGR_OK && other->try_acquire(7) == AGR_LIMITED);
+  auto mismatch = agr::Limiter::create(*region, "tokens", agr::limiter_config(11, 0, 1s));
+  CHECK(!mismatch && mismatch.status() == AGR_ERR_MISMATCH && mismatch.field() == "capacity");
+  auto keys = agr::keyed_limiter_config();
+  keys.capacity = keys.refill_tokens = 5;
+  keys.max_keys = 16;
+  CHECK(agr::KeyedLimiter::create(*region, "keys", keys));
+  CHECK(agr::Breaker::create(*region, "upstream", agr::breaker_config()));
+  CHECK(agr::RetryBudget::create(*region, "retries", agr::retry_budget_config()));
+  uint64_t cursor = 0;
+  std::string names;
+  while (const auto object = again->next_object(cursor)) names += object->name;
+  CHECK(names == "tokenskeysupstreamretries" && region->snapshot().objects == 4);
+  CHECK(again->remove("keys") == AGR_OK && region->remove("keys") == AGR_NOT_FOUND);
+  CHECK(agr::Region::open("a/b").status() == AGR_ERR_ARGUMENT);
+  CHECK(agr::Region::unlink("not-there-at-all") == AGR_NOT_FOUND);
+}
+
 int main() {
   permits();
+  regions();
   reservations();
   leases();
   policies();

@@ -60,6 +60,28 @@ static void breaker_clock(int64_t operations, int thread) {
   }
 }
 
+/* ---- the same in a region ---- */
+
+static agr_limiter *shared_limiter, *shared_empty;
+static agr_breaker *shared_breaker;
+
+static void region_limiter_at(int64_t operations, int thread) {
+  (void)thread;
+  for (int64_t i = 0; i < operations; ++i)
+    (void)agr_limiter_try_acquire_at(shared_limiter, 1, NOW + i, NULL, NULL);
+}
+
+static void region_limiter_refused_at(int64_t operations, int thread) {
+  (void)thread;
+  for (int64_t i = 0; i < operations; ++i)
+    (void)agr_limiter_try_acquire_at(shared_empty, 1, NOW + i, NULL, NULL);
+}
+
+static void region_breaker_at(int64_t operations, int thread) {
+  (void)thread;
+  pair_at(shared_breaker, operations);
+}
+
 /* ---- keys ---- */
 
 enum { HUNDRED_THOUSAND = 100000, MILLION = 1000000 };
@@ -168,6 +190,10 @@ int main(int count, char **arguments) {
   empty = new_limiter(1, 0, 0);
   by_count = new_breaker(AGR_WINDOW_COUNT);
   by_time = new_breaker(AGR_WINDOW_TIME);
+  agr_region *region = new_region();
+  shared_limiter = new_limiter_in(region, "full", INT64_C(1) << 50, 1000000000, -1);
+  shared_empty = new_limiter_in(region, "empty", 1, 0, 0);
+  shared_breaker = new_breaker_in(region, "breaker", AGR_WINDOW_COUNT);
   keyed_small = new_keyed(keys, HUNDRED_THOUSAND, HUNDRED_THOUSAND);
   keyed_large = new_keyed(keys, MILLION, MILLION);
   report_bytes("keyed.100k", keyed_small, HUNDRED_THOUSAND);
@@ -189,6 +215,9 @@ int main(int count, char **arguments) {
   bench_add("breaker.count.at", breaker_count_at, 1);
   bench_add("breaker.time.at", breaker_time_at, 1);
   bench_add("breaker.clock", breaker_clock, 1);
+  bench_add("region.limiter.at", region_limiter_at, 1);
+  bench_add("region.limiter.refused.at", region_limiter_refused_at, 1);
+  bench_add("region.breaker.count.at", region_breaker_at, 1);
   bench_add_large("keyed.100k", keyed_100k, 1);
   bench_add_large("keyed.1m", keyed_1m, 1);
   bench_add_large("idempotency.hot", replay_hot, 1);

@@ -35,6 +35,36 @@ static inline agr_limiter *new_full_limiter(void) {
   return new_limiter(INT64_C(1) << 50, 1000000000, -1);
 }
 
+/* The same, in memory that processes share. */
+static inline agr_region *new_region(void) {
+  agr_region *made = NULL;
+  demand(agr_region_open(NULL, 0, NULL, &made, NULL) == AGR_OK, "region");
+  return made;
+}
+
+static inline agr_limiter *new_limiter_in(agr_region *region, const char *name, int64_t capacity,
+                                          int64_t refill, int64_t initial) {
+  agr_limiter *made = NULL;
+  agr_limiter_config config;
+  agr_limiter_config_init(&config, sizeof config);
+  config.capacity = capacity;
+  config.refill_tokens = refill;
+  config.initial_tokens = initial;
+  demand(agr_limiter_create_in_region_at(region, name, &config, NOW, &made, NULL) == AGR_OK,
+         "limiter in a region");
+  return made;
+}
+
+static inline agr_breaker *new_breaker_in(agr_region *region, const char *name, int32_t window) {
+  agr_breaker *made = NULL;
+  agr_breaker_config config;
+  agr_breaker_config_init(&config, sizeof config);
+  config.window = window;
+  demand(agr_breaker_create_in_region(region, name, &config, &made, NULL) == AGR_OK,
+         "breaker in a region");
+  return made;
+}
+
 static inline agr_breaker *new_breaker(int32_t window) {
   agr_breaker *made = NULL;
   agr_breaker_config config;

@@ -190,6 +190,71 @@ inline agr_limiter_config limiter_config(int64_t capacity, int64_t tokens,
   return config;
 }
 
+inline agr_region_config region_config() noexcept {
+  return detail::defaults<agr_region_config, agr_region_config_init>();
+}
+
+// ---- Shared memory ----
+
+/// Memory in which the processes of a host find one limiter, breaker or retry budget by name, by the create() of
+/// each that takes a region and a name.
+class Region {
+ public:
+  /// The region of a name, which is created if there is none. 0 bytes: as many as it has, or 1 MiB.
+  static Result<Region> open(const char* name, uint64_t bytes = 0,
+                             const agr_region_config& config = region_config()) noexcept {
+    agr_error error{};
+    agr_region* region = nullptr;
+    const Status status{agr_region_open(name, bytes, &config, &region, &error)};
+    if (!status) return {status, error};
+    return Region{region};
+  }
+
+  /// The region that a descriptor refers to, which stays the caller's.
+  static Result<Region> open_fd(int fd, const agr_region_config& config = region_config()) noexcept {
+    agr_error error{};
+    agr_region* region = nullptr;
+    const Status status{agr_region_open_fd(fd, &config, &region, &error)};
+    if (!status) return {status, error};
+    return Region{region};
+  }
+
+  /// AGR_NOT_FOUND when there is none.
+  static Status unlink(const char* name) noexcept { return Status{agr_region_unlink(name, nullptr)}; }
+
+  /// Closed with the region.
+  int fd() const noexcept {
+    int32_t fd = -1;
+    (void)agr_region_fd(get(), &fd, nullptr);
+    return fd;
+  }
+
+  Status remove(const char* name) noexcept {
+    return Status{agr_region_remove(get(), name, nullptr)};
+  }
+
+  /// The next object after the cursor (0 at first), which moves on.
+  std::optional<agr_region_object> next_object(uint64_t& cursor) const noexcept {
+    agr_region_object object{};
+    object.struct_size = sizeof object;
+    if (agr_region_next_object(get(), &cursor, &object, nullptr) != AGR_OK) return {};
+    return object;
+  }
+
+  agr_region_snapshot snapshot() const noexcept {
+    agr_region_snapshot value{};
+    value.struct_size = sizeof value;
+    (void)agr_region_snapshot_read(get(), &value, nullptr);
+    return value;
+  }
+
+  agr_region* get() const noexcept { return handle_.get(); }
+
+ private:
+  explicit Region(agr_region* region) noexcept : handle_(region) {}
+  detail::Handle<agr_region, agr_region_close> handle_;
+};
+
 // ---- Circuit breaker ----
 
 class Breaker {
@@ -240,6 +305,15 @@ class Breaker {
     agr_error error{};
     agr_breaker* breaker = nullptr;
     const Status status{agr_breaker_create(&config, &breaker, &error)};
+    if (!status) return {status, error};
+    return Breaker{breaker};
+  }
+
+  /// The region's of this name.
+  static Result<Breaker> create(const Region& region, const char* name, const agr_breaker_config& config) noexcept {
+    agr_error error{};
+    agr_breaker* breaker = nullptr;
+    const Status status{agr_breaker_create_in_region(region.get(), name, &config, &breaker, &error)};
     if (!status) return {status, error};
     return Breaker{breaker};
   }
@@ -337,6 +411,15 @@ class Limiter {
     return Limiter{limiter};
   }
 
+  /// The region's of this name.
+  static Result<Limiter> create(const Region& region, const char* name, const agr_limiter_config& config) noexcept {
+    agr_error error{};
+    agr_limiter* limiter = nullptr;
+    const Status status{agr_limiter_create_in_region(region.get(), name, &config, &limiter, &error)};
+    if (!status) return {status, error};
+    return Limiter{limiter};
+  }
+
   /// Takes the tokens, or says when they are there.
   Status try_acquire(int64_t tokens = 1, Duration* retry_after = nullptr) noexcept {
     int64_t wait = 0;
@@ -385,6 +468,15 @@ class KeyedLimiter {
     agr_error error{};
     agr_keyed_limiter* limiter = nullptr;
     const Status status{agr_keyed_limiter_create(&config, &limiter, &error)};
+    if (!status) return {status, error};
+    return KeyedLimiter{limiter};
+  }
+
+  /// The region's of this name.
+  static Result<KeyedLimiter> create(const Region& region, const char* name, const agr_keyed_limiter_config& config) noexcept {
+    agr_error error{};
+    agr_keyed_limiter* limiter = nullptr;
+    const Status status{agr_keyed_limiter_create_in_region(region.get(), name, &config, &limiter, &error)};
     if (!status) return {status, error};
     return KeyedLimiter{limiter};
   }
@@ -570,6 +662,15 @@ class RetryBudget {
     agr_error error{};
     agr_retry_budget* budget = nullptr;
     const Status status{agr_retry_budget_create(&config, &budget, &error)};
+    if (!status) return {status, error};
+    return RetryBudget{budget};
+  }
+
+  /// The region's of this name.
+  static Result<RetryBudget> create(const Region& region, const char* name, const agr_retry_budget_config& config) noexcept {
+    agr_error error{};
+    agr_retry_budget* budget = nullptr;
+    const Status status{agr_retry_budget_create_in_region(region.get(), name, &config, &budget, &error)};
     if (!status) return {status, error};
     return RetryBudget{budget};
   }

@@ -86,8 +86,10 @@ extension Engine where Self: ~Copyable {
   ) throws(Failure) -> Self {
     let sizes = sizes(configuration)
     let memory = try Block(bytes: sizes.shared &+ sizes.local)
+    // The view's own comes first: behind the state it could lie whole pages from what is written together with
+    // it, which the processor takes for the same place.
     var ground = Ground(
-      shared: Arena(at: memory.start), local: Arena(at: memory.start + sizes.shared), process: nil)
+      shared: Arena(at: memory.start + sizes.local), local: Arena(at: memory.start), process: nil)
     let engine = Self(configuration, &ground, memory)
     engine.begin(configuration, beginning)
     engine.settle(0)

@@ -29,6 +29,14 @@ def test_the_blocking_example_does_what_it_says(examples: Path) -> None:
     assert told.count("event: {") == 2
 
 
+def test_the_workers_share_their_budget(examples: Path) -> None:
+    told = run(examples / "workers_sharing_a_budget.py")
+    assert told.count(" calls, ") == 7
+    assert "1 of 8 workers was killed" in told
+    assert "within the budget: True" in told
+    assert "still open: 1 reservation(s)" in told
+
+
 def test_the_gateway_does_what_it_says(examples: Path) -> None:
     told = run(examples / "gateway_asyncio.py")
     assert "Counter({'answered': 10})" in told
