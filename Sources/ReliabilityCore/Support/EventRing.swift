@@ -38,7 +38,7 @@ package struct EventRing: BitwiseCopyable {
     let before = words.load(base)
     // A writer that is a whole lap behind, or still writing here, keeps the record; ours is lost. One that
     // is two laps behind is gone, with its process.
-    let isGone = before &+ (mask &+ 1) &* 4 <= position &* 2
+    let isGone = before & ~1 &+ (mask &+ 1) &* 4 <= position &* 2
     guard before & 1 == 0 || isGone, before <= position &* 2,
       words.exchange(base, before, position &* 2 &+ 1)
     else { return }
