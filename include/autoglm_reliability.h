@@ -63,5 +63,6 @@
 #include "autoglm_reliability/region.h"
 #include "autoglm_reliability/store_driver.h"
 #include "autoglm_reliability/store.h"
+#include "autoglm_reliability/lock.h"
 
 #endif

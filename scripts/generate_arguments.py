@@ -24,7 +24,7 @@ NUMBERS = {
 }
 # The model knows a handle as a pointer; its name says of what kind.
 HANDLES = {"idempotency", "breaker", "budget", "limiters", "limiter", "cache", "policy", "call", "store"}
-HANDLES |= {"region"}
+HANDLES |= {"region", "lock"}
 BYTES = {"key", "fingerprint", "data", "cache_key", "result", "trace_id", "text", "fallback_data"}
 BYTES |= {"user_data", "buffer", "self", "space", "context", "name"}
 

@@ -204,6 +204,10 @@ static void prepare_input(struct call *call, struct object *object, int paramete
     agr_store_config_init(memory, sizeof(agr_store_config));
   else if (is(name, "agr_region_config"))
     agr_region_config_init(memory, sizeof(agr_region_config));
+  else if (is(name, "agr_lock_config"))
+    agr_lock_config_init(memory, sizeof(agr_lock_config));
+  else if (is(name, "agr_lock_hold"))
+    memcpy(memory, &call->world->hold, sizeof(agr_lock_hold));
   else if (is(name, "agr_store_options"))
     agr_store_options_init(memory, sizeof(agr_store_options));
   else if (is(name, "agr_request"))
@@ -262,6 +266,7 @@ static void *good_handle(const struct world *world, const char *function, const 
   if (is(name, "call")) return world->call;
   if (is(name, "store")) return world->store;
   if (is(name, "region")) return world->region;
+  if (is(name, "lock")) return world->lock;
   abort();
 }
 

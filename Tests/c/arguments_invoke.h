@@ -42,7 +42,7 @@ static void clean(struct call *call, int32_t status) {
   void **handles[] = {(void **)&world->limiter, (void **)&world->keyed, (void **)&world->breaker,
                       (void **)&world->budget,  (void **)&world->cache, (void **)&world->policy,
                       (void **)&world->call,    (void **)&world->store, (void **)&world->region,
-                      (void **)&world->durable};
+                      (void **)&world->durable, (void **)&world->lock};
   for (int i = 0; i < COUNT(handles); ++i) {
     if (*handles[i] == good) *handles[i] = NULL;
   }

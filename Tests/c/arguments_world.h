@@ -20,6 +20,8 @@ struct world {
   agr_idempotency *cache;
   agr_store *store;
   agr_region *region;
+  agr_lock *lock;
+  agr_lock_hold hold;
   agr_idempotency *durable; /* a cache in the store */
   agr_policy *policy;
   agr_call *call; /* its attempt is under way */
@@ -117,6 +119,8 @@ static void make_store(struct world *world) {
   agr_result result;
   MUST(agr_idempotency_begin(world->durable, "run", 3, NULL, 0, &lease, &result, NULL));
   world->durable_lease = lease.id;
+  MUST(agr_lock_create_in_store(world->store, "test", NULL, NULL, &world->lock, NULL));
+  MUST(agr_lock_try_acquire(world->lock, KEY, KEY_LENGTH, &world->hold, NULL, NULL));
 }
 
 /* The name of a region of this process alone. */
@@ -194,6 +198,7 @@ static void world_destroy(struct world *world) {
   agr_breaker_destroy(world->breaker);
   agr_keyed_limiter_destroy(world->keyed);
   agr_idempotency_destroy(world->durable);
+  agr_lock_destroy(world->lock);
   agr_store_destroy(world->store);
   agr_region_close(world->region);
   agr_limiter_destroy(world->other_limiter);

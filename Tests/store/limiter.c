@@ -1,35 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A limiter in a store, on a Redis server which is killed, held up and started anew. */
 #define _GNU_SOURCE
-#include <autoglm_reliability.h>
-#include <autoglm_reliability/redis.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "../c/check.h"
-#include "redis_server.h"
+#include "redis_store.h"
 
 static const int64_t second = 1000000000, hour = 3600 * INT64_C(1000000000);
 static redis_server server;
 static agr_error error;
-
-static agr_store *open_store(int64_t timeout_ns) {
-  char address[32];
-  agr_redis_config config;
-  agr_store_config limits;
-  agr_store_driver driver;
-  agr_store *store = NULL;
-  agr_redis_config_init(&config, sizeof config);
-  agr_store_config_init(&limits, sizeof limits);
-  snprintf(address, sizeof address, "127.0.0.1:%d", server.port);
-  config.address = address;
-  limits.timeout_ns = timeout_ns;
-  limits.max_failures = 0;
-  if (agr_redis_open(&config, &driver, &error) != AGR_OK ||
-      agr_store_create(&driver, &limits, &store, &error) != AGR_OK)
-    give_up(error.message);
-  return store;
-}
 
 static agr_limiter_config bucket_of(int64_t capacity, int64_t interval_ns) {
   agr_limiter_config config;
@@ -219,14 +199,14 @@ static void threads_take_what_there_is(agr_store *store, int64_t lease_tokens) {
 
 int main(void) {
   start_server(&server);
-  agr_store *store = open_store(10 * second), *other = open_store(10 * second);
+  agr_store *store = open_store(&server, 10 * second), *other = open_store(&server, 10 * second);
   two_share_one_bucket(store, other);
   leased_tokens_need_no_round_trip(store, other);
   reservations_come_back(store);
   wrong_configurations_are_named(store);
   threads_take_what_there_is(store, 0);
   threads_take_what_there_is(store, 100);
-  agr_store *hasty = open_store(second / 20);
+  agr_store *hasty = open_store(&server, second / 20);
   without_the_store(hasty, "killed");
   without_the_store(hasty, "held");
   agr_store_destroy(hasty);

@@ -1125,6 +1125,28 @@ class agr_store_options(Structure):
     )
 
 
+class agr_lock_config(Structure):
+    struct_size: int
+    limit: int
+    ttl_ns: int
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("limit", c_uint32),
+        ("ttl_ns", c_int64),
+    )
+
+
+class agr_lock_hold(Structure):
+    owner: Array[c_uint64]
+    fence: int
+    until_ns: int
+    _fields_ = (
+        ("owner", c_uint64 * 2),
+        ("fence", c_uint64),
+        ("until_ns", c_int64),
+    )
+
+
 # name: (restype, argtypes)
 FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "agr_version": (
@@ -2447,6 +2469,70 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
             c_void_p,
             c_uint64,
             POINTER(c_uint64),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_lock_config_init": (
+        None,
+        (
+            POINTER(agr_lock_config),
+            c_uint32,
+        ),
+    ),
+    "agr_lock_create_in_store": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_lock_config),
+            POINTER(agr_store_options),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_lock_destroy": (
+        None,
+        (c_void_p,),
+    ),
+    "agr_lock_try_acquire": (
+        c_int32,
+        (
+            c_void_p,
+            c_void_p,
+            c_size_t,
+            POINTER(agr_lock_hold),
+            POINTER(c_int64),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_lock_acquire": (
+        c_int32,
+        (
+            c_void_p,
+            c_void_p,
+            c_size_t,
+            c_int64,
+            POINTER(agr_lock_hold),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_lock_renew": (
+        c_int32,
+        (
+            c_void_p,
+            c_void_p,
+            c_size_t,
+            POINTER(agr_lock_hold),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_lock_release": (
+        c_int32,
+        (
+            c_void_p,
+            c_void_p,
+            c_size_t,
+            POINTER(agr_lock_hold),
             POINTER(agr_error),
         ),
     ),
