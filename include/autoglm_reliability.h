@@ -34,7 +34,8 @@
  *
  * Fork.  After fork the child may use every handle it inherited. Its random numbers differ from
  * its parent's. What the parent holds (leases, permits, reservations) is copied, not shared; only
- * descriptors are shared, as always: a child should leave inherited tickets and leases alone.
+ * descriptors are shared, as always: a child should leave inherited tickets and leases alone. Objects of a
+ * region are the exception: their state is shared with the child, as it is with every other process (region.h).
  *
  * Structures.  Every configuration, and every structure which the library fills in, begins with
  * `struct_size`, which the caller sets to sizeof (for a configuration, _config_init does). Fields

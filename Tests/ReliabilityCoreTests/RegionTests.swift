@@ -75,6 +75,9 @@ struct RegionTests {
     #expect(try other.available(now: Time.second) == 40)
     #expect(try other.cancel(granted.permit, now: Time.second))
     #expect(try one.available(now: Time.second) == 100)
+    let upstream = try Shared<Breaker>(breaking())
+    try upstream.view().force(.forcedOpen, now: Time.second)
+    #expect(try upstream.view().state(now: Time.second) == .open)
   }
 
   @Test("Words that nobody wrote make answers wrong, and nothing worse", arguments: 0..<200)
