@@ -141,9 +141,10 @@ GOALS = [
         3,
         "speed",
         known=1.8,
-        why="reached in some runs and missed in others (2.1 to 3.1): this machine's disk answers in some 25 us, "
-        "less than the rest of a transaction takes; of that, eight threads on two cores save the begin and the "
-        "end, not the rows nor the waking. For a disk that takes 0.35 ms longer see the next line.",
+        why="reached in some runs and missed in others (2.1 to 3.1): this machine's disk answers in some "
+        "25 us, less than the rest of a transaction takes; of that, eight threads on two cores save the "
+        "begin and the end, not the rows nor the waking. For a disk that takes 0.35 ms longer see the next "
+        "line.",
     ),
     Goal("SQLite store, eight threads beside one, slow disk", "sqlite.slow.8", "sqlite.slow", 3, "speed"),
     Goal("load: dlopen and first create", "load", "", 300_000, "value"),

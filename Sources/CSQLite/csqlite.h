@@ -38,18 +38,43 @@ static inline int64_t csqlite_boot(void) {
   return length < 32 ? 0 : (int64_t)(hash >> 2 | 1);
 }
 
+/* Sleeps for a millisecond. */
+static inline void csqlite_pause(void) {
+  struct timespec t = {.tv_nsec = 1000000};
+  nanosleep(&t, NULL);
+}
+
 /* Lets another thread run. */
 static inline void csqlite_yield(void) { sched_yield(); }
 
 static inline int32_t csqlite_process(void) { return (int32_t)getpid(); }
 
 /* Makes an empty file that only its owner may use, if there is none; SQLite gives the files beside it the same
- * rights. 0, or an errno. */
+ * rights. 0, or an errno. A file that is there is not touched: to close it would end the locks that another
+ * connection of this process has on it. */
 static inline int32_t csqlite_make_private(const char *path) {
-  int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (file < 0) return errno;
+  int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return errno == EEXIST ? 0 : errno;
   close(file);
   return 0;
+}
+
+/* Notes, after each commit, how many pages are in the write-ahead log. */
+static inline int csqlite_note_log(void *context, sqlite3 *database, const char *name, int pages) {
+  (void)database;
+  (void)name;
+  *(int32_t *)context = pages;
+  return SQLITE_OK;
+}
+static inline void csqlite_watch_log(sqlite3 *database, int32_t *pages) {
+  sqlite3_wal_hook(database, csqlite_note_log, pages);
+}
+
+/* Moves what is in the log into the database, as far as nobody is in the way; with the lock of writers, so that nobody
+ * begins the log anew meanwhile. */
+static inline void csqlite_checkpoint(sqlite3 *database) {
+  sqlite3_busy_timeout(database, 0);
+  sqlite3_wal_checkpoint_v2(database, NULL, SQLITE_CHECKPOINT_FULL, NULL, NULL);
 }
 
 /* SQL cannot reach SQLite's own tables, and what a file says of itself is not trusted. */

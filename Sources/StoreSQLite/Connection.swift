@@ -33,8 +33,23 @@ struct Connection {
     result BLOB NOT NULL) WITHOUT ROWID
     """
 
+  /// As `init`. While another process makes the file, or brings it up to date after a crash, SQLite says at once that it is
+  /// locked, and does not wait.
+  static func open(
+    _ configuration: borrowing Configuration, creates: Bool, deadline: Int64
+  ) throws(Trouble) -> Connection {
+    while true {
+      do throws(Trouble) {
+        return try Connection(configuration, creates: creates, deadline: deadline)
+      } catch {
+        guard error.isBusy && platform_monotonic_ns() < deadline else { throw error }
+        csqlite_pause()
+      }
+    }
+  }
+
   /// Opens the file; makes its table if `creates` and there is nothing in it.
-  init(
+  private init(
     _ configuration: borrowing Configuration, creates: Bool, deadline: Int64
   ) throws(Trouble) {
     let database = try Connection.openFile(configuration.path)
@@ -127,6 +142,9 @@ struct Connection {
     _ = try pragma(
       database, configuration.isFull ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL")
     _ = try pragma(database, "PRAGMA cell_size_check=ON")
+    // Only under the lock of writers (`Executor.checkpoint`): SQLite before 3.51.3 can lose what is committed
+    // while another connection moves the log into the database (sqlite.org/wal.html#walresetbug).
+    _ = try pragma(database, "PRAGMA wal_autocheckpoint=0")
     _ = try pragma(database, "PRAGMA journal_size_limit=67108864")
     if configuration.maxBytes > 0 { try limit(database, configuration.maxBytes) }
   }

@@ -14,10 +14,21 @@ struct Executor: ~Copyable {
 
   /// So many rows are added before as many, and more, are looked at for having ended.
   private static let sweepEvery: Int64 = 16
+  /// So many pages are in the log before they are moved.
+  private static let longLog: Int32 = 1000
+  private let logPages: UnsafeMutablePointer<Int32>
 
   init(_ configuration: Configuration) throws(Trouble) {
     let cursor = try SweepCursor()
-    let keys = try KeyBuffer()
+    guard let pages = platform_allocate(MemoryLayout<Int32>.size) else { throw .noMemory }
+    let keys: KeyBuffer
+    do throws(Trouble) {
+      keys = try KeyBuffer()
+    } catch {
+      platform_free(pages)
+      throw error
+    }
+    logPages = pages.bindMemory(to: Int32.self, capacity: 1)
     self.cursor = cursor
     self.keys = keys
     self.configuration = configuration
@@ -27,11 +38,14 @@ struct Executor: ~Copyable {
   deinit {
     connection?.close()
     keys.free()
+    platform_free(logPages)
     platform_free(configuration.path)
   }
 
   mutating func open(creates: Bool, deadline: Int64) throws(Trouble) {
-    connection = try Connection(configuration, creates: creates, deadline: deadline)
+    let fresh = try Connection.open(configuration, creates: creates, deadline: deadline)
+    csqlite_watch_log(fresh.database, logPages)
+    connection = fresh
   }
 
   /// Gives up the connection; the next request opens another.
@@ -40,30 +54,88 @@ struct Executor: ~Copyable {
     connection = nil
   }
 
-  /// Settles every request.
-  mutating func execute(_ batch: RequestList) {
-    guard let trouble = attempt(batch) else { return }
-    if batch.count == 1 {
-      batch.forEach { $0.pointee.settle(trouble) }
+  /// What became of a batch: requests that have their answer, and those for which the leader's time was too
+  /// short, which others may lead.
+  struct Outcome {
+    var settled = RequestList()
+    var left = RequestList()
+  }
+
+  /// Tries a batch, until a time at the most, and not longer than the first of its requests has.
+  mutating func execute(_ batch: RequestList, until limit: Int64) -> Outcome {
+    var outcome = Outcome()
+    guard let trouble = attempt(batch, until: min(limit, Executor.deadline(of: batch))) else {
+      outcome.settled = batch
+      return outcome
+    }
+    outcome.left = batch
+    if trouble.isBusy {
+      Executor.settleLate(&outcome)
+    } else if batch.count == 1 {
+      settle(outcome.left.popFirst(), trouble, &outcome)
     } else {
-      // One of them spoils it for all, perhaps: each alone.
-      var request = batch.first
-      while let one = request {
-        request = one.pointee.next
-        var single = RequestList()
-        let next = one.pointee.next
-        single.append(one)
-        if let trouble = attempt(single) { one.pointee.settle(trouble) }
-        one.pointee.next = next
+      executeAlone(&outcome, limit)
+    }
+    return outcome
+  }
+
+  /// One of them spoils the transaction for all, perhaps: each in one of its own.
+  private mutating func executeAlone(_ outcome: inout Outcome, _ limit: Int64) {
+    var batch = outcome.left
+    outcome.left = RequestList()
+    var isBusy = false
+    while let request = batch.popFirst() {
+      if isBusy {
+        outcome.left.append(request)
+        continue
+      }
+      var single = RequestList()
+      single.append(request)
+      let trouble = attempt(single, until: min(limit, request.pointee.deadline))
+      isBusy = trouble?.isBusy ?? false
+      if isBusy {
+        outcome.left.append(request)
+      } else if let trouble {
+        settle(request, trouble, &outcome)
+      } else {
+        outcome.settled.append(request)
+      }
+    }
+    if isBusy { Executor.settleLate(&outcome) }
+  }
+
+  private func settle(
+    _ request: Request.Pointer?, _ trouble: Trouble, _ outcome: inout Outcome
+  ) {
+    guard let request else { return }
+    request.pointee.settle(trouble)
+    outcome.settled.append(request)
+  }
+
+  /// Settles those whose time is over.
+  private static func settleLate(_ outcome: inout Outcome) {
+    var batch = outcome.left
+    outcome.left = RequestList()
+    while let request = batch.popFirst() {
+      if isLate(request) {
+        request.pointee.settle(.timedOut)
+        outcome.settled.append(request)
+      } else {
+        outcome.left.append(request)
       }
     }
   }
 
+  /// SQLite waits in whole milliseconds.
+  private static func isLate(_ request: Request.Pointer) -> Bool {
+    request.pointee.deadline &- platform_monotonic_ns() < 1_000_000
+  }
+
   /// One transaction; returns why it did not come about.
-  private mutating func attempt(_ batch: RequestList) -> Trouble? {
+  private mutating func attempt(_ batch: RequestList, until deadline: Int64) -> Trouble? {
     do throws(Trouble) {
-      let connection = try connected(batch)
-      try start(connection, batch)
+      let connection = try connected(until: deadline)
+      try start(connection, batch, until: deadline)
       do throws(Trouble) {
         var work = Work(
           table: Table(connection: connection, now: StoreTime(boot: boot)),
@@ -76,6 +148,7 @@ struct Executor: ~Copyable {
         added &+= work.added
         try sweep(work.table)
         try connection.commit.run("committing")
+        checkpoint(connection)
       } catch {
         if sqlite3_get_autocommit(connection.database) == 0 {
           _ = try? connection.rollback.run("rolling back")
@@ -89,7 +162,7 @@ struct Executor: ~Copyable {
     }
   }
 
-  private mutating func connected(_ batch: RequestList) throws(Trouble) -> Connection {
+  private mutating func connected(until deadline: Int64) throws(Trouble) -> Connection {
     if let connection {
       guard csqlite_has_moved(connection.database) == 0 else {
         close()
@@ -97,21 +170,30 @@ struct Executor: ~Copyable {
       }
       return connection
     }
-    let fresh = try Connection(
-      configuration, creates: false, deadline: Executor.deadline(of: batch))
+    let fresh = try Connection.open(configuration, creates: false, deadline: deadline)
+    csqlite_watch_log(fresh.database, logPages)
     connection = fresh
     return fresh
   }
 
-  private func start(_ connection: Connection, _ batch: RequestList) throws(Trouble) {
-    Connection.wait(connection.database, until: Executor.deadline(of: batch))
+  private func start(
+    _ connection: Connection, _ batch: RequestList, until deadline: Int64
+  ) throws(Trouble) {
+    Connection.wait(connection.database, until: deadline)
     var onlyReads = true
     batch.forEach { onlyReads = onlyReads && $0.pointee.question.onlyReads }
     do throws(Trouble) {
       try (onlyReads ? connection.beginReading : connection.begin).run("beginning a transaction")
     } catch {
-      throw error.code & 0xff == SQLITE_BUSY ? .timedOut : error
+      throw error.isBusy ? .timedOut : error
     }
+  }
+
+  /// Moves the log into the database when it has become long.
+  private func checkpoint(_ connection: Connection) {
+    guard logPages.pointee >= Executor.longLog else { return }
+    logPages.pointee = 0
+    csqlite_checkpoint(connection.database)
   }
 
   private mutating func sweep(_ table: borrowing Table) throws(Trouble) {

@@ -83,6 +83,13 @@ struct RequestList {
     return request
   }
 
+  /// Puts others in front, in their order.
+  mutating func prepend(_ others: RequestList) {
+    var all = others
+    while let request = popFirst() { all.append(request) }
+    self = all
+  }
+
   /// Takes a request out; says `false` when it is not in the row.
   mutating func remove(_ request: Request.Pointer) -> Bool {
     var kept = RequestList()

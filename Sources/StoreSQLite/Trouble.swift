@@ -28,7 +28,11 @@ struct Trouble: Error {
   }
 
   static let noMemory = Trouble(AGR_ERR_NO_MEMORY, "", "an allocation failed")
-  static let timedOut = Trouble(AGR_ERR_STORE, "", "timed out waiting for the database")
+  static let timedOut = Trouble(
+    AGR_ERR_STORE, "", "timed out waiting for the database", code: SQLITE_BUSY)
+
+  /// Whether another program has the database to itself.
+  var isBusy: Bool { code & 0xff == SQLITE_BUSY }
 
   /// Whether the connection is better opened anew before it is used again.
   var needsNewConnection: Bool {

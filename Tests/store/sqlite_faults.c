@@ -333,6 +333,7 @@ static void *wait_patiently(void *argument) {
   agr_store_run_state own = {0};
   agr_error problem = {0};
   self->status = self->driver->api->begin(self->driver->self, &run, 60 * second, &sink, &own, &problem);
+  if (self->status < 0) fprintf(stderr, "patient: %s\n", problem.message);
   return NULL;
 }
 
