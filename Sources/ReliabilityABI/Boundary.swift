@@ -24,6 +24,8 @@ enum HandleKind: UInt64 {
   case keyedLimiter = 0x6167_725f_6b65_7964
   case idempotency = 0x6167_725f_6964_656d
   case durableIdempotency = 0x6167_725f_6964_7374
+  /// A breaker but for the lowest bit.
+  case storedBreaker = 0x6167_725f_6272_656a
   case lock = 0x6167_725f_6c6f_636b
   /// A limiter but for the lowest bit, so that both are told in one comparison.
   case storedLimiter = 0x6167_725f_6c69_6d68

@@ -2,7 +2,7 @@ public import CAutoGLMReliability
 import Platform
 import ReliabilityCore
 
-private func breakerDefaults() -> agr_breaker_config {
+func breakerDefaults() -> agr_breaker_config {
   let defaults = BreakerConfiguration()
   var config = agr_breaker_config()
   config.struct_size = UInt32(MemoryLayout<agr_breaker_config>.size)
@@ -26,7 +26,7 @@ private func breakerDefaults() -> agr_breaker_config {
   return config
 }
 
-private func readConfiguration(
+func readBreakerConfiguration(
   _ config: agr_breaker_config
 ) throws(Failure) -> BreakerConfiguration {
   var value = BreakerConfiguration()
@@ -64,7 +64,7 @@ private func requireMode(_ value: Int32) throws(Failure) -> BreakerMode {
 
 @inline(__always)
 private func breakerHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<Breaker> {
-  try handle(pointer, .breaker, "breaker")
+  try handle(pointer, .breaker, "breaker", ignoring: 1)
 }
 
 @implementation @_cdecl("agr_breaker_config_init")
@@ -106,7 +106,7 @@ public func agr_breaker_create(
     out.pointee = nil
     let config = try readStructure(config, defaults: breakerDefaults(), "config")
     let engine = try Breaker(
-      readConfiguration(config), seed: config.seed, permitSeed: processRandom(),
+      readBreakerConfiguration(config), seed: config.seed, permitSeed: processRandom(),
       now: now())
     out.pointee = try makeHandle(.breaker, engine)
     return AGR_OK
@@ -124,7 +124,7 @@ public func agr_breaker_create_in_region(
     let out = try required(out_breaker, "out_breaker")
     out.pointee = nil
     let config = try readStructure(config, defaults: breakerDefaults(), "config")
-    var configuration = try readConfiguration(config)
+    var configuration = try readBreakerConfiguration(config)
     configuration.seed = config.seed
     out.pointee = try openShared(
       Breaker.self, .breaker, region, name, configuration, now: now())
@@ -134,6 +134,9 @@ public func agr_breaker_create_in_region(
 
 @implementation @_cdecl("agr_breaker_destroy")
 public func agr_breaker_destroy(_ breaker: OpaquePointer?) {
+  if let stored: Handle<StoredBreaker> = handleIfKind(breaker, .storedBreaker) {
+    return destroy(stored, .storedBreaker)
+  }
   guard let breaker = try? breakerHandle(breaker) else { return }
   destroy(breaker, .breaker)
 }
@@ -151,12 +154,14 @@ public func agr_breaker_acquire_at(
   _ breaker: OpaquePointer?, _ now_ns: Int64, _ out_permit: UnsafeMutablePointer<UInt64>?,
   _ out_retry_after_ns: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
-  guarded(error) { () throws(Failure) in
+  guard let engine: Handle<Breaker> = handleIfKind(breaker, .breaker) else {
+    return acquireInStore(breaker, now_ns, out_permit, out_retry_after_ns, error)
+  }
+  return guarded(error) { () throws(Failure) in
     let out = try required(out_permit, "out_permit")
     out.pointee = 0
     out_retry_after_ns?.pointee = 0
-    let breaker = try breakerHandle(breaker)
-    switch try breaker.pointee.acquire(now: now_ns) {
+    switch try engine.pointee.acquire(now: now_ns) {
     case .admitted(let permit):
       out.pointee = permit
       return AGR_OK
@@ -180,10 +185,12 @@ public func agr_breaker_report_at(
   _ breaker: OpaquePointer?, _ permit: UInt64, _ outcome: Int32, _ latency_ns: Int64,
   _ now_ns: Int64, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
-  guarded(error) { () throws(Failure) in
-    let breaker = try breakerHandle(breaker)
+  guard let engine: Handle<Breaker> = handleIfKind(breaker, .breaker) else {
+    return reportInStore(breaker, permit, outcome, latency_ns, now_ns, error)
+  }
+  return guarded(error) { () throws(Failure) in
     let outcome = try requireOutcome(outcome)
-    return try breaker.pointee.report(
+    return try engine.pointee.report(
       permit, outcome, latency: latency_ns, now: now_ns, processRandom)
       ? AGR_OK : AGR_STALE
   }

@@ -16,7 +16,8 @@ public func agr_breaker_snapshot_read_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let breaker: Handle<Breaker> = try handle(breaker, .breaker, "breaker")
+    let breaker: Handle<Breaker> = try handle(
+      breaker, .breaker, "breaker", ignoring: 1)
     let out = try checkOutput(out_snapshot, "out_snapshot")
     let snapshot = try breaker.pointee.snapshot(now: now_ns)
     writeStructure(
@@ -41,7 +42,8 @@ public func agr_breaker_next_event(
   _ out_lost: UnsafeMutablePointer<UInt64>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let breaker: Handle<Breaker> = try handle(breaker, .breaker, "breaker")
+    let breaker: Handle<Breaker> = try handle(
+      breaker, .breaker, "breaker", ignoring: 1)
     let cursor = try required(cursor, "cursor")
     let out = try checkOutput(out_event, "out_event")
     var lost: UInt64 = 0

@@ -86,6 +86,8 @@ typedef struct agr_store_options {
   double local_share;        /* LOCAL: of a bucket's capacity and rate, above 0 ... 1; default 0.1 */
   int64_t lease_tokens;      /* limiter: so many tokens more than a call needs are taken with it, for the
                                 next calls of this process, 0 ... capacity; default 0 */
+  int64_t sync_ns;           /* breaker: how often the shared state is looked at, 1 ms ... 1 h; default
+                                100 ms */
 } agr_store_options;
 
 void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
@@ -153,6 +155,25 @@ agr_status agr_limiter_create_in_store(agr_store *store, const char *name,
                                        const agr_limiter_config *config,
                                        const agr_store_options *options,
                                        agr_limiter **out_limiter, agr_error *error);
+
+/* A breaker whose state is shared through the store: all the functions of breaker.h, for the callers of all processes
+ * that create one of this name.
+ *
+ * What is different:
+ * - Each process counts its own calls, and trips by them. Whichever opens or closes tells the store; the others take it over
+ *   when they look, each sync_ns, one thread at a time, in an acquire. Such an acquire, and the report or acquire
+ *   that changes the state, waits for the store, for the options' timeout_ns at the longest; no other call does.
+ * - Half-open, the process that asks first has the probes, for open_ns and as long as it asks again; in all
+ *   others an acquire is AGR_OPEN.
+ * - When the store fails the breaker goes on by what it knows, and so does each process by itself: on_error is not
+ *   looked at. A store that has lost its data changes nothing.
+ * - _force, _snapshot and events are of this process. A policy does not take it.
+ *
+ * config, options, Errors  as agr_limiter_create_in_store; field "store": it does not offer breaker state. */
+agr_status agr_breaker_create_in_store(agr_store *store, const char *name,
+                                       const agr_breaker_config *config,
+                                       const agr_store_options *options,
+                                       agr_breaker **out_breaker, agr_error *error);
 
 /* The fence of the run that was lost before the one with this lease; 0: none was.
  * Answers  AGR_OK; AGR_STALE.  Errors  AGR_ERR_ARGUMENT: also for a cache that is in no store. */

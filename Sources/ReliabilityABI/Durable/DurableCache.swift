@@ -174,6 +174,7 @@ struct StoreOptions {
   let maxResultBytes: Int
   let localShare: Double
   let leaseTokens: Int64
+  let syncTime: Int64
 
   init(_ options: agr_store_options) throws(Failure) {
     onError = StoreFallback(rawValue: options.on_error)
@@ -192,7 +193,11 @@ struct StoreOptions {
     guard options.lease_tokens >= 0 && options.lease_tokens <= 1 << 40 else {
       throw .argument("lease_tokens", "must be 0 ... 2^40")
     }
+    guard options.sync_ns >= Time.millisecond && options.sync_ns <= 3600 * Time.second else {
+      throw .argument("sync_ns", "must be 1 ms ... 1 h")
+    }
     leaseTokens = options.lease_tokens
+    syncTime = options.sync_ns
     timeout = options.timeout_ns
     maxResultBytes = Int(options.max_result_bytes)
     localShare = options.local_share

@@ -20,6 +20,7 @@ func storeOptionDefaults() -> agr_store_options {
   options.struct_size = UInt32(MemoryLayout<agr_store_options>.size)
   options.max_result_bytes = 1 << 20
   options.local_share = 0.1
+  options.sync_ns = 100 * Time.millisecond
   return options
 }
 

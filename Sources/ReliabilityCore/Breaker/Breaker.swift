@@ -185,13 +185,16 @@ package struct Breaker: ~Copyable, Engine {
   /// too, against the value read while the old state held, so that a thread which was held up cannot
   /// overwrite the time of a later generation.
   func move(
-    _ from: BreakerWord, _ to: BreakerWord, _ time: Int64, _ now: Int64, _ random: UInt64 = 0
+    _ from: BreakerWord, _ to: BreakerWord, _ time: Int64, _ now: Int64, _ random: UInt64 = 0,
+    openFor given: Int64? = nil
   ) -> Bool {
     let index = timeIndex(of: to)
     let before = times.loadAcquiring(index)
     guard current().raw == from.raw else { return false }
     var openFor: Int64 = 0
-    if to.state == .open {
+    if to.state == .open, let given {
+      openFor = given
+    } else if to.state == .open {
       let random =
         seed == 0 ? random : SplitMix64.mix(seed &+ to.generation &* SplitMix64.increment)
       openFor = configuration.openTime(trip: to.trips, chance: unitInterval(random))

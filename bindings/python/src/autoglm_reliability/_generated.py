@@ -1115,6 +1115,7 @@ class agr_store_options(Structure):
     max_result_bytes: int
     local_share: float
     lease_tokens: int
+    sync_ns: int
     _fields_ = (
         ("struct_size", c_uint32),
         ("on_error", c_int32),
@@ -1122,6 +1123,7 @@ class agr_store_options(Structure):
         ("max_result_bytes", c_uint64),
         ("local_share", c_double),
         ("lease_tokens", c_int64),
+        ("sync_ns", c_int64),
     )
 
 
@@ -2458,6 +2460,17 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
             c_void_p,
             c_char_p,
             POINTER(agr_limiter_config),
+            POINTER(agr_store_options),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
+    "agr_breaker_create_in_store": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_breaker_config),
             POINTER(agr_store_options),
             POINTER(c_void_p),
             POINTER(agr_error),
