@@ -3,6 +3,7 @@
 #include <autoglm_reliability.hpp>
 
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -153,11 +154,64 @@ static void regions() {
   CHECK(agr::Region::unlink("not-there-at-all") == AGR_NOT_FOUND);
 }
 
+// A driver that begins every run, and keeps nothing.
+struct Stub {
+  int calls = 0, destroyed = 0;
+
+  static agr_status count(void* self) {
+    ++static_cast<Stub*>(self)->calls;
+    return AGR_OK;
+  }
+
+  static agr_store_api api() {
+    agr_store_api api{};
+    api.struct_size = sizeof api;
+    api.name = "stub";
+    api.ping = [](void* self, int64_t, agr_error*) { return count(self); };
+    api.destroy = [](void* self) { ++static_cast<Stub*>(self)->destroyed; };
+    api.begin = [](void* self, const agr_store_run* run, int64_t, const agr_store_sink*,
+                   agr_store_run_state* out, agr_error*) {
+      out->fence = 1;
+      out->remaining_ns = run->lease_ns;
+      return count(self);
+    };
+    api.read = [](void*, const agr_store_key*, int64_t, const agr_store_sink*, agr_store_run_state*,
+                  agr_error*) -> agr_status { return AGR_NOT_FOUND; };
+    api.renew = [](void* self, const agr_store_key*, uint64_t, int64_t, int64_t, int64_t,
+                   agr_error*) { return count(self); };
+    api.complete = [](void* self, const agr_store_key*, uint64_t, int32_t, const void*, size_t,
+                      int64_t, int64_t, agr_error*) { return count(self); };
+    api.give_back = [](void* self, const agr_store_key*, uint64_t, uint32_t, int64_t, int64_t,
+                       agr_error*) { return count(self); };
+    return api;
+  }
+};
+
+static void stores() {
+  Stub state;
+  const agr_store_api api = Stub::api();
+  const agr_store_driver driver{&api, &state};
+  {
+    auto store = agr::Store::create(driver);
+    CHECK(store && std::string_view(store->name()) == "stub");
+    CHECK(store->ping() && state.calls == 1);
+    auto cache = agr::Idempotency::create(*store, "jobs", agr::idempotency_config());
+    CHECK(cache);
+    CHECK(!agr::Idempotency::create(*store, "a b", agr::idempotency_config()));
+    auto answer = cache->begin("key");
+    CHECK(answer.lease && answer.lease->fence() == 1);
+    CHECK(answer.lease->complete("result"));
+    CHECK(state.destroyed == 0);
+  }
+  CHECK(state.destroyed == 1);
+}
+
 int main() {
   permits();
   regions();
   reservations();
   leases();
+  stores();
   policies();
   return finish();
 }

@@ -517,6 +517,36 @@ class KeyedLimiter {
   detail::Handle<agr_keyed_limiter, agr_keyed_limiter_destroy> handle_;
 };
 
+// ---- Stores ----
+
+/// Where the state of objects lies that is shared by processes, or is to outlive them: given to the create() of each
+/// that takes a store and a name, which hold it alive.
+class Store {
+ public:
+  /// Takes over a driver, from a plug-in's open function or a program's own; it stays the caller's on an error.
+  static Result<Store> create(const agr_store_driver& driver,
+                              const agr_store_config* config = nullptr) noexcept {
+    agr_error error{};
+    agr_store* store = nullptr;
+    const Status status{agr_store_create(&driver, config, &store, &error)};
+    if (!status) return {status, error};
+    return Store{store};
+  }
+
+  const char* name() const noexcept { return agr_store_name(get()); }
+
+  /// Blocks, for the time-out at the longest; {}: as configured.
+  Status ping(Duration timeout = {}) noexcept {
+    return Status{agr_store_ping(get(), timeout.count(), nullptr)};
+  }
+
+  agr_store* get() const noexcept { return handle_.get(); }
+
+ private:
+  explicit Store(agr_store* store) noexcept : handle_(store) {}
+  detail::Handle<agr_store, agr_store_destroy> handle_;
+};
+
 // ---- Idempotency ----
 
 class Idempotency {
@@ -613,7 +643,19 @@ class Idempotency {
     return Idempotency{cache};
   }
 
-  /// Asks to execute a key; does not wait.
+  /// A cache whose keys lie in a store, under a name.
+  static Result<Idempotency> create(const Store& store, const char* name,
+                                    const agr_idempotency_config& config,
+                                    const agr_store_options* options = nullptr) noexcept {
+    agr_error error{};
+    agr_idempotency* cache = nullptr;
+    const Status status{
+        agr_idempotency_create_in_store(store.get(), name, &config, options, &cache, &error)};
+    if (!status) return {status, error};
+    return Idempotency{cache};
+  }
+
+  /// Asks to execute a key; does not wait, but for a store.
   Answer begin(std::string_view key, std::string_view fingerprint = {}) noexcept {
     agr_lease lease{};
     agr_result result{};
