@@ -13,19 +13,24 @@ struct Node: ~Copyable {
   /// Failures to connect in a row, and the time until which nobody tries again.
   private let failures = Atomic<UInt32>(0)
   private let retryAt = Atomic<Int64>(0)
+  /// Why the last one failed, which is said until the next.
+  private let reason: UnsafeMutablePointer<Words>
+  private let reasonLock = Lock()
 
   private static let shortestPause: UInt64 = 10_000_000
   private static let longestPause: UInt64 = 2_000_000_000
 
   private init(
     _ settings: UnsafeMutablePointer<Settings>, _ address: Address, ownsAddress: Bool,
-    _ channels: UnsafeMutablePointer<Channel>, _ count: Int
+    _ channels: UnsafeMutablePointer<Channel>, _ count: Int,
+    _ reason: UnsafeMutablePointer<Words>
   ) {
     self.settings = settings
     self.address = address
     self.ownsAddress = ownsAddress
     self.channels = channels
     channelCount = count
+    self.reason = reason
   }
 
   /// Makes a node at a place; false without memory, and the address is the caller's still.
@@ -34,10 +39,12 @@ struct Node: ~Copyable {
     _ address: Address, ownsAddress: Bool
   ) -> Bool {
     let count = settings.pointee.connections
-    guard let memory = platform_allocate(count &* MemoryLayout<Channel>.stride) else {
-      return false
-    }
+    // The reason lies behind the channels.
+    let size = (count &* MemoryLayout<Channel>.stride &+ 15) & ~15
+    guard let memory = platform_allocate(size &+ MemoryLayout<Words>.size) else { return false }
     let channels = memory.bindMemory(to: Channel.self, capacity: count)
+    let reason = (memory + size).bindMemory(to: Words.self, capacity: 1)
+    reason.initialize(to: Words(""))
     for made in 0..<count {
       guard let channel = Channel() else {
         for index in 0..<made { channels[index].destroy() }
@@ -47,7 +54,7 @@ struct Node: ~Copyable {
       (channels + made).initialize(to: channel)
     }
     place.initialize(
-      to: Node(settings, address, ownsAddress: ownsAddress, channels, count))
+      to: Node(settings, address, ownsAddress: ownsAddress, channels, count, reason))
     return true
   }
 
@@ -83,7 +90,9 @@ struct Node: ~Copyable {
   private func connect(_ deadline: Int64, _ why: inout Words) -> credis_link? {
     let now = credis_now_ns()
     guard now >= retryAt.load(ordering: .relaxed) else {
-      why = Words("connecting has failed, and is tried again in a moment")
+      reasonLock.lock()
+      why = reason.pointee
+      reasonLock.unlock()
       return nil
     }
     let limited = min(deadline, now &+ settings.pointee.connectTimeout)
@@ -97,6 +106,9 @@ struct Node: ~Copyable {
       // Full jitter below an exponential limit, and never none.
       let most = min(Node.longestPause, Node.shortestPause &<< UInt64(count))
       let pause = 1_000_000 &+ platform_entropy() % most
+      reasonLock.lock()
+      reason.pointee = why
+      reasonLock.unlock()
       retryAt.store(credis_now_ns() &+ Int64(pause), ordering: .relaxed)
     }
     return link
