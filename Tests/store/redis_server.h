@@ -20,6 +20,7 @@ typedef struct redis_server {
   pid_t pid;
   int port;
   char directory[64];
+  const char *preload;     /* a library that is loaded into it; NULL: none */
   const char *options[24]; /* further ones of its command line, then NULL */
 } redis_server;
 
@@ -71,6 +72,7 @@ static inline void start_server(redis_server *server) {
   if (server->pid < 0) give_up("fork");
   if (server->pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (server->preload) setenv("LD_PRELOAD", server->preload, 1);
     execvp(arguments[0], (char **)(void *)arguments);
     _exit(127);
   }
