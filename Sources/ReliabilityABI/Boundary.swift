@@ -26,6 +26,7 @@ enum HandleKind: UInt64 {
   case durableIdempotency = 0x6167_725f_6964_7374
   /// A breaker but for the lowest bit.
   case storedBreaker = 0x6167_725f_6272_656a
+  case storedKeyedLimiter = 0x6167_725f_6b79_7374
   case lock = 0x6167_725f_6c6f_636b
   /// A limiter but for the lowest bit, so that both are told in one comparison.
   case storedLimiter = 0x6167_725f_6c69_6d68

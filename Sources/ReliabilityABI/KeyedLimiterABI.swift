@@ -2,7 +2,7 @@ public import CAutoGLMReliability
 import Platform
 import ReliabilityCore
 
-private func keyedDefaults() -> agr_keyed_limiter_config {
+func keyedDefaults() -> agr_keyed_limiter_config {
   var config = agr_keyed_limiter_config()
   config.struct_size = UInt32(MemoryLayout<agr_keyed_limiter_config>.size)
   config.max_keys = 65_536
@@ -27,7 +27,7 @@ func readEviction(_ value: Int32) throws(Failure) -> Bool {
   return value == AGR_WHEN_FULL_EVICT
 }
 
-private func readConfiguration(
+func readKeyedConfiguration(
   _ config: agr_keyed_limiter_config
 ) throws(Failure) -> KeyedLimiter.Configuration {
   try KeyedLimiter.Configuration(
@@ -56,7 +56,7 @@ public func agr_keyed_limiter_create(
     out.pointee = nil
     let config = try readStructure(config, defaults: keyedDefaults(), "config")
     let engine = try KeyedLimiter(
-      readConfiguration(config), seed: seedOrRandom(config.seed), permitSeed: processRandom(),
+      readKeyedConfiguration(config), seed: seedOrRandom(config.seed), permitSeed: processRandom(),
       now: 0)
     out.pointee = try makeHandle(.keyedLimiter, engine)
     return AGR_OK
@@ -73,7 +73,7 @@ public func agr_keyed_limiter_create_in_region(
     let out = try required(out_limiter, "out_limiter")
     out.pointee = nil
     let config = try readStructure(config, defaults: keyedDefaults(), "config")
-    var configuration = try readConfiguration(config)
+    var configuration = try readKeyedConfiguration(config)
     configuration.seed = config.seed
     out.pointee = try openShared(
       KeyedLimiter.self, .keyedLimiter, region, name, configuration, now: 0
@@ -84,6 +84,7 @@ public func agr_keyed_limiter_create_in_region(
 
 @implementation @_cdecl("agr_keyed_limiter_destroy")
 public func agr_keyed_limiter_destroy(_ limiter: OpaquePointer?) {
+  if let stored = storedKeyedLimiter(limiter) { return destroy(stored, .storedKeyedLimiter) }
   guard let limiter = try? keyedHandle(limiter) else { return }
   destroy(limiter, .keyedLimiter)
 }
@@ -103,11 +104,13 @@ public func agr_keyed_limiter_try_acquire_at(
   _ now_ns: Int64, _ out_retry_after_ns: UnsafeMutablePointer<Int64>?,
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
-  guarded(error) { () throws(Failure) in
-    let limiter = try keyedHandle(limiter)
+  guard let engine: Handle<KeyedLimiter> = handleIfKind(limiter, .keyedLimiter) else {
+    return tryAcquireKeyInStore(limiter, key, key_length, tokens, out_retry_after_ns, error)
+  }
+  return guarded(error) { () throws(Failure) in
     out_retry_after_ns?.pointee = 0
-    let tag = try limiter.pointee.tag(key, key_length)
-    switch try limiter.pointee.tryAcquire(tag, tokens, now: now_ns) {
+    let tag = try engine.pointee.tag(key, key_length)
+    switch try engine.pointee.tryAcquire(tag, tokens, now: now_ns) {
     case .admitted: return AGR_OK
     case .limited(let retryAfter):
       out_retry_after_ns?.pointee = retryAfter
@@ -123,9 +126,14 @@ public func agr_keyed_limiter_acquire(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try keyedHandle(limiter)
     out_retry_after_ns?.pointee = 0
     try requireTimeOrForever(timeout_ns, "timeout_ns")
+    if let stored = storedKeyedLimiter(limiter) {
+      return try stored.pointee.acquire(
+        stored.pointee.key(key, key_length), tokens, maxWait: timeout_ns, out_retry_after_ns,
+        error)
+    }
+    let limiter = try keyedHandle(limiter)
     let tag = try limiter.pointee.tag(key, key_length)
     let start = systemNow()
     switch try limiter.pointee.take(tag, tokens, maxWait: timeout_ns, now: start) {
@@ -161,6 +169,11 @@ public func agr_keyed_limiter_reserve_at(
     let out = try required(out_reservation, "out_reservation")
     out.pointee = agr_reservation()
     out_retry_after_ns?.pointee = 0
+    if let stored = storedKeyedLimiter(limiter) {
+      return try stored.pointee.reserve(
+        stored.pointee.key(key, key_length), tokens, maxWait: max_wait_ns, now: now_ns, out,
+        out_retry_after_ns, error)
+    }
     let limiter = try keyedHandle(limiter)
     let tag = try limiter.pointee.tag(key, key_length)
     return answer(
@@ -198,6 +211,11 @@ public func agr_keyed_limiter_settle_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
+    if let stored = storedKeyedLimiter(limiter) {
+      try requireTime(now_ns, "now_ns")
+      return try stored.pointee.settle(permit, actual: actual_tokens, now: now_ns)
+        ? AGR_OK : AGR_STALE
+    }
     let limiter = try keyedHandle(limiter)
     return try limiter.pointee.settle(permit, actual: actual_tokens, now: now_ns)
       ? AGR_OK : AGR_STALE
@@ -218,8 +236,11 @@ public func agr_keyed_limiter_available_at(
   _ out_tokens: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try keyedHandle(limiter)
     let out = try required(out_tokens, "out_tokens")
+    if let stored = storedKeyedLimiter(limiter) {
+      return stored.pointee.available(try stored.pointee.key(key, key_length), out, error)
+    }
+    let limiter = try keyedHandle(limiter)
     let tag = try limiter.pointee.tag(key, key_length)
     out.pointee = try limiter.pointee.available(tag, now: now_ns)
     return AGR_OK
@@ -232,9 +253,12 @@ public func agr_keyed_limiter_reconfigure(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
+    guard storedKeyedLimiter(limiter) == nil else {
+      throw Failure(.state, "limiter", "a limiter in a store is created anew to be changed")
+    }
     let limiter = try keyedHandle(limiter)
     let config = try readStructure(config, defaults: keyedDefaults(), "config")
-    try limiter.pointee.reconfigure(readConfiguration(config))
+    try limiter.pointee.reconfigure(readKeyedConfiguration(config))
     return AGR_OK
   }
 }
@@ -254,9 +278,13 @@ public func agr_keyed_limiter_snapshot_read_at(
   _ error: UnsafeMutablePointer<agr_error>?
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
-    let limiter = try keyedHandle(limiter)
     let out = try checkOutput(out_snapshot, "out_snapshot")
     try requireTime(now_ns, "now_ns")
+    if let stored = storedKeyedLimiter(limiter) {
+      writeStructure(stored.pointee.snapshot(now: now_ns), to: out)
+      return AGR_OK
+    }
+    let limiter = try keyedHandle(limiter)
     let counters = limiter.pointee.counters()
     let slots = UInt64(truncatingIfNeeded: limiter.pointee.slots)
     writeStructure(

@@ -314,7 +314,7 @@ public func agr_limiter_snapshot_read_at(
     let stored = stored(limiter)
     let out = try checkOutput(out_snapshot, "out_snapshot")
     let available = try limiter.pointee.available(now: now_ns)
-    let rate = stored?.pointee.rate ?? limiter.pointee.rate()
+    let rate = stored?.pointee.buckets.rate ?? limiter.pointee.rate()
     let counters = stored?.pointee.counters() ?? limiter.pointee.counters()
     writeStructure(
       agr_limiter_snapshot(

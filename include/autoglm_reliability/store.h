@@ -156,6 +156,18 @@ agr_status agr_limiter_create_in_store(agr_store *store, const char *name,
                                        const agr_store_options *options,
                                        agr_limiter **out_limiter, agr_error *error);
 
+/* A limiter whose keys have their buckets in the store: all the functions of keyed_limiter, for the callers of all processes
+ * that create one of this name. As agr_limiter_create_in_store, except:
+ * - Each decision is one round trip: nothing is leased. The store keeps the keys as they are, for as long as their buckets are
+ *   not full, and is what bounds their number.
+ * - A reservation keeps a copy of its key in this process.
+ * - max_keys and when_full are of the buckets that this process has for LOCAL. A snapshot counts this process's calls
+ *   and reservations. seed is not looked at. Not _reconfigure (AGR_ERR_STATE). */
+agr_status agr_keyed_limiter_create_in_store(agr_store *store, const char *name,
+                                             const agr_keyed_limiter_config *config,
+                                             const agr_store_options *options,
+                                             agr_keyed_limiter **out_limiter, agr_error *error);
+
 /* A breaker whose state is shared through the store: all the functions of breaker.h, for the callers of all processes
  * that create one of this name.
  *

@@ -9,16 +9,11 @@ import Synchronization
 struct StoredLimiter: ~Copyable {
   /// First, so that a handle of this is one of a limiter as well.
   let front: Limiter
-  let store: Handle<Store>
-  let name: SpaceName
-  let rate: TokenRate
-  private let onError: StoreFallback
-  private let timeout: Int64
+  let buckets: StoredBuckets
   private let leaseTokens: Int64
   /// A bucket of its own, for when the store fails.
   private let local: Limiter
   private let observes: Bool
-  private let isLocal: Bool
   /// Where tokens are leased one thread asks, and the others wait: 0 free, 1 held, 2 held and waited for.
   private let asking = Atomic<UInt32>(0)
   /// Until when the store has no more than so many tokens, as it last said; where tokens are leased.
@@ -27,8 +22,6 @@ struct StoredLimiter: ~Copyable {
   let refused = Atomic<UInt64>(0)
   let wouldRefuse = Atomic<UInt64>(0)
 
-  /// A store's largest bucket.
-  private static let maximumTokens: Int64 = 1 << 40
   /// How long a refusal of the store stands, at the longest: others may give tokens back.
   private static let longestRefusal = 100 * Time.millisecond
   /// Other threads may spend what one has just fetched.
@@ -38,16 +31,8 @@ struct StoredLimiter: ~Copyable {
     _ configuration: Limiter.Configuration, store: Handle<Store>, name: consuming SpaceName,
     _ options: StoreOptions
   ) throws(Failure) {
-    guard store.pointee.functions.take != nil else {
-      throw .argument("store", "does not offer buckets")
-    }
     let rate = configuration.rate
-    guard rate.capacity <= StoredLimiter.maximumTokens else {
-      throw .argument("capacity", "must be 1 ... 2^40 tokens in a store")
-    }
-    guard rate.tokens >= 1 && rate.tokens <= StoredLimiter.maximumTokens else {
-      throw .argument("refill_tokens", "must be 1 ... 2^40 tokens in a store")
-    }
+    let buckets = try StoredBuckets(rate, store: store, name: name, options)
     guard configuration.initial == rate.capacity else {
       throw .argument("initial_tokens", "must be -1 or the capacity in a store")
     }
@@ -63,37 +48,28 @@ struct StoredLimiter: ~Copyable {
     let local = try StoredLimiter.makeLocal(configuration, share: options.localShare)
     self.front = front
     self.local = local
-    self.name = name
-    self.store = store
-    self.rate = rate
-    onError = options.onError ?? store.pointee.onError
-    isLocal = onError == .local
-    timeout = options.timeout == 0 ? store.pointee.timeout : options.timeout
+    self.buckets = buckets
     leaseTokens = options.leaseTokens
     observes = configuration.observe
-    retain(store)
   }
 
-  /// A bucket of a share of the capacity, of at least one token, and of the rate.
   private static func makeLocal(
     _ configuration: Limiter.Configuration, share: Double
   ) throws(Failure) -> Limiter {
     var own = configuration
-    let rate = configuration.rate
-    let capacity = Swift.max(1, platform_truncate(Double(rate.capacity) * share))
-    let interval = Swift.min(Time.year, platform_truncate(Double(rate.interval) / share))
+    let part = try StoredBuckets.share(of: configuration.rate, share)
     own.rate = try TokenRate(
-      capacity: capacity, maxDebt: 0, tokens: rate.tokens,
-      interval: Swift.max(rate.interval, interval))
-    own.initial = capacity
+      capacity: part.capacity, maxDebt: 0, tokens: part.tokens, interval: part.interval)
+    own.initial = part.capacity
     own.maxReservations = 0
     own.observe = false
     return try Limiter(own, seed: processRandom(), now: now())
   }
 
   deinit {
-    if let held = try? front.available(now: now()), held > 0 { _ = giveBack(held) }
-    release(store)
+    if let held = try? front.available(now: now()), held > 0 {
+      buckets.add(0 &- held, StoredBuckets.Key())
+    }
   }
 
   // MARK: - Taking
@@ -112,15 +88,16 @@ struct StoredLimiter: ~Copyable {
     _ tokens: Int64, maxWait: Int64, _ error: UnsafeMutablePointer<agr_error>?,
     _ take: () throws(Failure) -> Bool
   ) throws(Failure) -> Answer {
-    guard tokens <= rate.capacity else {
+    guard tokens <= buckets.rate.capacity else {
       throw Failure(.neverFits, "tokens", "more than the capacity")
     }
-    let deadline = Time.add(systemNow(), timeout)
+    let deadline = Time.add(systemNow(), buckets.timeout)
     let isAlone = leaseTokens > 0
     if isAlone {
       if let wait = standing(tokens, maxWait) { return refuse(wait) }
       guard lock(until: deadline) else {
-        return .failed(store.pointee.fail(error, "timed out waiting for another thread's answer"))
+        return .failed(
+          buckets.store.pointee.fail(error, "timed out waiting for another thread's answer"))
       }
     }
     defer { if isAlone { unlock() } }
@@ -147,53 +124,29 @@ struct StoredLimiter: ~Copyable {
     _ missing: Int64, _ maxWait: Int64, _ deadline: Int64,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Answer {
-    let room = rate.capacity &- (try front.available(now: now()))
-    var bucket = self.bucket()
-    bucket.tokens = Swift.max(missing, Swift.min(missing &+ leaseTokens, room))
-    bucket.least = missing
-    guard missing <= rate.capacity else {
+    let capacity = buckets.rate.capacity
+    guard missing <= capacity else {
       // Debts are paid first, by nothing but time.
-      return .limited(retryAfter: refillTime(missing &- rate.capacity))
+      return .limited(retryAfter: buckets.refillTime(missing &- capacity))
     }
-    switch call(&bucket, deadline, error) {
-    case AGR_OK:
-      try front.deposit(bucket.taken, now: now())
-      return .granted(wait: 0)
-    case AGR_LIMITED:
-      let retryAfter = Swift.max(1, bucket.retry_after_ns)
-      guard maxWait > 0, retryAfter <= maxWait else { return .limited(retryAfter: retryAfter) }
-      return try askAhead(missing, maxWait, deadline, error)
-    case let status where status == AGR_ERR_STORE: return try manage(missing, status)
-    case let status: return .failed(status)
+    let room = capacity &- (try front.available(now: now()))
+    let answer = buckets.take(
+      StoredBuckets.Key(), least: missing,
+      most: Swift.max(missing, Swift.min(missing &+ leaseTokens, room)), maxWait: maxWait,
+      until: deadline, error)
+    switch answer {
+    case .granted(let taken, let wait):
+      try front.deposit(taken, now: now())
+      return .granted(wait: wait)
+    case .limited(let retryAfter): return .limited(retryAfter: retryAfter)
+    case .unanswered(let status): return try manage(missing, status)
+    case .failed(let status): return .failed(status)
     }
-  }
-
-  /// Takes tokens before they are there.
-  private func askAhead(
-    _ missing: Int64, _ maxWait: Int64, _ deadline: Int64,
-    _ error: UnsafeMutablePointer<agr_error>?
-  ) throws(Failure) -> Answer {
-    var bucket = self.bucket()
-    bucket.tokens = missing
-    bucket.least = missing
-    bucket.flags = UInt32(AGR_STORE_MAY_OWE)
-    let status = call(&bucket, deadline, error)
-    guard status == AGR_OK else {
-      return status == AGR_ERR_STORE ? try manage(missing, status) : .failed(status)
-    }
-    let owed = Swift.max(0, 0 &- bucket.level)
-    let wait = refillTime(owed)
-    guard wait <= maxWait, owed <= rate.maxDebt else {
-      _ = giveBack(missing)
-      return .limited(retryAfter: Swift.max(1, Time.subtract(wait, maxWait)))
-    }
-    try front.deposit(missing, now: now())
-    return .granted(wait: wait)
   }
 
   /// What is done without the store.
   private func manage(_ missing: Int64, _ status: Int) throws(Failure) -> Answer {
-    switch onError {
+    switch buckets.onError {
     case .refuse: return .failed(status)
     case .admit: break
     case .local:
@@ -205,7 +158,7 @@ struct StoredLimiter: ~Copyable {
         return .limited(retryAfter: retryAfter)
       }
     }
-    store.pointee.fallbacks.wrappingAdd(1, ordering: .relaxed)
+    buckets.countFallback()
     try front.deposit(missing, now: now())
     return .granted(wait: 0)
   }
@@ -229,55 +182,16 @@ struct StoredLimiter: ~Copyable {
     guard let held = try? front.available(now: now()), held > leaseTokens,
       case .admitted? = try? front.tryAcquire(held &- leaseTokens, now: now())
     else { return }
-    _ = giveBack(held &- leaseTokens)
+    buckets.add(leaseTokens &- held, StoredBuckets.Key())
   }
-
-  private func giveBack(_ tokens: Int64) -> Int {
-    var bucket = self.bucket()
-    bucket.tokens = 0 &- tokens
-    return call(&bucket, Time.add(systemNow(), timeout), nil)
-  }
-
-  // MARK: - The store
 
   /// What the store has, and what is in front.
   func available(
     _ out: UnsafeMutablePointer<Int64>, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
-    var bucket = self.bucket()
-    let status = call(&bucket, Time.add(systemNow(), timeout), error)
-    guard status == AGR_OK else { return status }
-    out.pointee = bucket.level &+ (try front.available(now: now()))
-    return AGR_OK
-  }
-
-  /// The bucket, taking nothing.
-  private func bucket() -> agr_store_bucket {
-    var bucket = agr_store_bucket()
-    bucket.key = agr_store_key(
-      space: name.base, space_length: name.count, data: nil, length: 0)
-    bucket.capacity = rate.capacity
-    bucket.refill_tokens = rate.tokens
-    bucket.interval_ns = rate.interval
-    return bucket
-  }
-
-  private func call(
-    _ bucket: inout agr_store_bucket, _ deadline: Int64,
-    _ error: UnsafeMutablePointer<agr_error>?
-  ) -> Int {
-    var index: UInt32 = 0
-    let left = Swift.max(1, Swift.min(timeout, deadline &- systemNow()))
-    return store.pointee.call(error) { error in
-      store.pointee.functions.take?(store.pointee.driver, &bucket, 1, left, &index, error)
-        ?? Int32(AGR_ERR_STORE)
-    }
-  }
-
-  /// How long it takes until so many tokens flowed in.
-  private func refillTime(_ tokens: Int64) -> Int64 {
-    let time = Double(tokens) * Double(rate.interval) / Double(rate.tokens)
-    return time < Double(Time.max) ? platform_truncate(time) &+ 1 : Time.forever
+    let status = buckets.level(StoredBuckets.Key(), out, error)
+    if status == AGR_OK { out.pointee = out.pointee &+ (try front.available(now: now())) }
+    return status
   }
 
   // MARK: - One who asks, where tokens are leased

@@ -53,6 +53,12 @@ package struct AtomicWords: BitwiseCopyable {
     ).exchanged
   }
 
+  /// Replaces a word, and returns what it was.
+  @inline(__always)
+  package func replace(_ index: Int, by value: UInt64) -> UInt64 {
+    base[index].exchange(value, ordering: .acquiringAndReleasing)
+  }
+
   /// A word's first value, which is never 0 again: whoever comes second changes nothing.
   package func begin(_ index: Int, _ value: UInt64) { _ = exchange(index, 0, value) }
 }

@@ -245,8 +245,9 @@ package struct PermitTable: ~Copyable {
     }
   }
 
+  /// The place of a permit, below the count of its table.
   @inline(__always)
-  private static func slot(of permit: UInt64) -> Int {
+  package static func slot(of permit: UInt64) -> Int {
     Int(truncatingIfNeeded: permit & ((1 << slotBits) &- 1))
   }
 

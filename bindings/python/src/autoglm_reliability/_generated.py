@@ -2465,6 +2465,17 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
             POINTER(agr_error),
         ),
     ),
+    "agr_keyed_limiter_create_in_store": (
+        c_int32,
+        (
+            c_void_p,
+            c_char_p,
+            POINTER(agr_keyed_limiter_config),
+            POINTER(agr_store_options),
+            POINTER(c_void_p),
+            POINTER(agr_error),
+        ),
+    ),
     "agr_breaker_create_in_store": (
         c_int32,
         (
