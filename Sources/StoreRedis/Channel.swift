@@ -22,12 +22,15 @@ typealias Opener = (_ deadline: Int64, _ why: inout Words) -> credis_link?
 ///
 /// What is shared lies behind a pointer, since several threads are in these functions at a time.
 struct Channel {
-  private struct State: ~Copyable {
+  private struct Gate: ~Copyable {
     let lock = Lock()
     /// Whose it is: a child of a fork finds its parent's.
     let process = Atomic<Int32>(credis_process())
     let waiting = Atomic<Int>(0)
-    // Guarded by the lock.
+  }
+
+  /// What is guarded by the lock.
+  private struct State: ~Copyable {
     var session: UnsafeMutablePointer<Session>?
     var pending = Bytes()
     var first: UnsafeMutablePointer<Request>?
@@ -35,15 +38,25 @@ struct Channel {
     var isSending = false
     /// Why the last session ended.
     var why = Words("")
-    // Of the thread that sends.
-    var sending = Bytes()
   }
 
+  private let gate: UnsafeMutablePointer<Gate>
   private let state: UnsafeMutablePointer<State>
+  /// Of the thread that sends.
+  private let sending: UnsafeMutablePointer<Bytes>
+
+  private static let sendingOffset = 64
+  private static let stateOffset = 128
 
   init?() {
-    guard let memory = platform_allocate(MemoryLayout<State>.size) else { return nil }
-    state = memory.bindMemory(to: State.self, capacity: 1)
+    guard let memory = platform_allocate(Channel.stateOffset &+ MemoryLayout<State>.size) else {
+      return nil
+    }
+    gate = memory.bindMemory(to: Gate.self, capacity: 1)
+    gate.initialize(to: Gate())
+    sending = (memory + Channel.sendingOffset).bindMemory(to: Bytes.self, capacity: 1)
+    sending.initialize(to: Bytes())
+    state = (memory + Channel.stateOffset).bindMemory(to: State.self, capacity: 1)
     state.initialize(to: State())
   }
 
@@ -51,11 +64,13 @@ struct Channel {
     adopt()
     drop()
     state.deinitialize(count: 1)
-    platform_free(state)
+    sending.deinitialize(count: 1)
+    gate.deinitialize(count: 1)
+    platform_free(gate)
   }
 
   /// How many are in `exchange`.
-  var load: Int { state.pointee.waiting.load(ordering: .relaxed) }
+  var load: Int { gate.pointee.waiting.load(ordering: .relaxed) }
 
   /// Sends a command, and waits for its reply, the one after `skips` others.
   func exchange(
@@ -64,12 +79,12 @@ struct Channel {
     guard !command.isVoid, let request = Request.make(skips: skips) else { return .noMemory }
     defer { Request.release(request) }
     adopt()
-    state.pointee.waiting.wrappingAdd(1, ordering: .relaxed)
-    defer { state.pointee.waiting.wrappingSubtract(1, ordering: .relaxed) }
-    state.pointee.lock.lock()
+    gate.pointee.waiting.wrappingAdd(1, ordering: .relaxed)
+    defer { gate.pointee.waiting.wrappingSubtract(1, ordering: .relaxed) }
+    gate.pointee.lock.lock()
     state.pointee.pending.append(command)
     if let last = state.pointee.last {
-      last.pointee.next = request
+      last.held.pointee.next = request
     } else {
       state.pointee.first = request
     }
@@ -85,9 +100,9 @@ struct Channel {
   /// Ends the connection; whoever waits is told. For what a reply says of the server.
   func reset(_ words: Words) {
     adopt()
-    state.pointee.lock.lock()
+    gate.pointee.lock.lock()
     breakOff(words)
-    state.pointee.lock.unlock()
+    gate.pointee.lock.unlock()
   }
 
   // MARK: - Sending, with the lock held before and after
@@ -96,7 +111,7 @@ struct Channel {
   private func send(_ deadline: Int64, _ open: Opener) {
     state.pointee.isSending = true
     if let session = state.pointee.session, let first = state.pointee.first,
-      !first.pointee.isSent, credis_has_gone(&session.pointee.link) != 0
+      !first.held.pointee.isSent, credis_has_gone(session.pointee.link) != 0
     {
       drop()
     }
@@ -104,24 +119,24 @@ struct Channel {
       // Others are about to ask too, most likely: those whose replies came with the last one. A write costs
       // more than to let them go first.
       if load > 1 {
-        state.pointee.lock.unlock()
+        gate.pointee.lock.unlock()
         credis_yield()
-        state.pointee.lock.lock()
+        gate.pointee.lock.lock()
         if state.pointee.pending.count == 0 { break }
       }
       guard let session = state.pointee.session ?? connect(deadline, open) else { break }
       Session.retain(session)
-      state.pointee.sending.clear()
-      state.pointee.sending.swap(&state.pointee.pending)
+      sending.pointee.clear()
+      sending.pointee.swap(&state.pointee.pending)
       var request = state.pointee.first
       while let one = request {
-        one.pointee.isSent = true
-        request = one.pointee.next
+        one.held.pointee.isSent = true
+        request = one.held.pointee.next
       }
-      state.pointee.lock.unlock()
+      gate.pointee.lock.unlock()
       let isDone = Session.write(
-        session, state.pointee.sending.base, state.pointee.sending.count, deadline)
-      state.pointee.lock.lock()
+        session, sending.pointee.base, sending.pointee.count, deadline)
+      gate.pointee.lock.lock()
       if !isDone && state.pointee.session == session {
         breakOff(Words("the connection failed while a command was sent"))
       }
@@ -129,14 +144,14 @@ struct Channel {
     }
     state.pointee.isSending = false
     // Whoever read may have left while there was nothing to read for; and this thread may have its reply.
-    if let session = state.pointee.session, !session.pointee.isReading { _ = passOn(session) }
+    if let session = state.pointee.session, !session.held.pointee.isReading { _ = passOn(session) }
   }
 
   private func connect(_ deadline: Int64, _ open: Opener) -> UnsafeMutablePointer<Session>? {
-    state.pointee.lock.unlock()
+    gate.pointee.lock.unlock()
     var words = Words("")
     let link = open(deadline, &words)
-    state.pointee.lock.lock()
+    gate.pointee.lock.lock()
     guard let link else {
       breakOff(words)
       return nil
@@ -163,21 +178,23 @@ struct Channel {
     while true {
       switch request.pointee.state.load(ordering: .acquiring) {
       case Request.answered:
-        state.pointee.lock.unlock()
+        gate.pointee.lock.unlock()
         return answer(request)
       case Request.failed:
         let words = state.pointee.why
-        state.pointee.lock.unlock()
-        return .failed(words, isSent: request.pointee.isSent)
+        gate.pointee.lock.unlock()
+        return .failed(words, isSent: request.held.pointee.isSent)
       case Request.reads:
         request.pointee.state.store(Request.waiting, ordering: .relaxed)
-        state.pointee.session?.pointee.isReading = false
+        state.pointee.session?.held.pointee.isReading = false
       default:
-        if let session = state.pointee.session, !session.pointee.isReading, request.pointee.isSent {
+        if let session = state.pointee.session, !session.held.pointee.isReading,
+          request.held.pointee.isSent
+        {
           if read(session, until: request, deadline) { continue }
           return leave(request)
         }
-        state.pointee.lock.unlock()
+        gate.pointee.lock.unlock()
         let result = withUnsafePointer(to: request.pointee.state) {
           platform_futex_wait($0, Request.waiting, deadline)
         }
@@ -185,7 +202,7 @@ struct Channel {
         if request.pointee.state.load(ordering: .acquiring) == Request.answered {
           return answer(request)
         }
-        state.pointee.lock.lock()
+        gate.pointee.lock.lock()
         if result == ETIMEDOUT,
           request.pointee.state.load(ordering: .acquiring) == Request.waiting
         {
@@ -196,16 +213,16 @@ struct Channel {
   }
 
   private func answer(_ request: UnsafeMutablePointer<Request>) -> Exchange {
-    guard let reply = request.pointee.reply else { return .noMemory }
-    request.pointee.reply = nil
+    guard let reply = request.held.pointee.reply else { return .noMemory }
+    request.held.pointee.reply = nil
     return .reply(reply)
   }
 
   /// Leaves a request whose time is over. Called with the lock held, and gives it back.
   private func leave(_ request: UnsafeMutablePointer<Request>) -> Exchange {
-    request.pointee.isWaitedFor = false
-    let isSent = request.pointee.isSent
-    state.pointee.lock.unlock()
+    request.held.pointee.isWaitedFor = false
+    let isSent = request.held.pointee.isSent
+    gate.pointee.lock.unlock()
     return .failed(Words("timed out waiting for the server"), isSent: isSent)
   }
 
@@ -216,17 +233,17 @@ struct Channel {
     _ deadline: Int64
   ) -> Bool {
     Session.retain(session)
-    session.pointee.isReading = true
+    session.held.pointee.isReading = true
     defer { Session.release(session) }
     while request.pointee.state.load(ordering: .relaxed) == Request.waiting {
-      state.pointee.lock.unlock()
+      gate.pointee.lock.unlock()
       let count = Session.read(session, deadline)
-      state.pointee.lock.lock()
+      gate.pointee.lock.lock()
       guard state.pointee.session == session else { continue }
       if count < 0 {
         breakOff(Words("the server closed the connection"))
       } else if count == 0 {
-        request.pointee.isWaitedFor = false
+        request.held.pointee.isWaitedFor = false
         // A server that is too slow for all who wait loses the connection: what it says in the end is not
         // waited for by those who come then.
         if !passOn(session) { breakOff(Words("timed out waiting for the server")) }
@@ -239,9 +256,9 @@ struct Channel {
           _ = passOn(session)
         }
         // Whoever wakes has no lock to wait for.
-        state.pointee.lock.unlock()
+        gate.pointee.lock.unlock()
         Request.wake(answered)
-        state.pointee.lock.lock()
+        gate.pointee.lock.lock()
       }
     }
     return true
@@ -267,31 +284,31 @@ struct Channel {
         breakOff(Words("a reply came that nobody asked for"))
         return answered
       }
-      if request.pointee.skips > 0 {
-        request.pointee.skips &-= 1
+      if request.held.pointee.skips > 0 {
+        request.held.pointee.skips &-= 1
         freeReplyObject(reply)
         continue
       }
-      state.pointee.first = request.pointee.next
-      if request.pointee.next == nil { state.pointee.last = nil }
-      request.pointee.next = answered
+      state.pointee.first = request.held.pointee.next
+      if request.held.pointee.next == nil { state.pointee.last = nil }
+      request.held.pointee.next = answered
       answered = request
-      request.pointee.reply = reply
+      request.held.pointee.reply = reply
       request.pointee.state.store(Request.answered, ordering: .releasing)
     }
   }
 
   /// Leaves the reading to the next who waits; false when nobody does.
   private func passOn(_ session: UnsafeMutablePointer<Session>) -> Bool {
-    session.pointee.isReading = false
+    session.held.pointee.isReading = false
     var request = state.pointee.first
     while let one = request {
-      if one.pointee.isWaitedFor && one.pointee.isSent {
-        session.pointee.isReading = true
+      if one.held.pointee.isWaitedFor && one.held.pointee.isSent {
+        session.held.pointee.isReading = true
         Request.tell(one, Request.reads)
         return true
       }
-      request = one.pointee.next
+      request = one.held.pointee.next
     }
     return false
   }
@@ -304,7 +321,7 @@ struct Channel {
     state.pointee.pending.clear()
     drop()
     while let request = state.pointee.first {
-      state.pointee.first = request.pointee.next
+      state.pointee.first = request.held.pointee.next
       Request.tell(request, Request.failed)
       Request.release(request)
     }
@@ -315,7 +332,7 @@ struct Channel {
   private func drop() {
     guard let session = state.pointee.session else { return }
     state.pointee.session = nil
-    credis_shut(&session.pointee.link)
+    credis_shut(session.pointee.link)
     Session.release(session)
   }
 
@@ -323,24 +340,24 @@ struct Channel {
   private func adopt() {
     let process = credis_process()
     while true {
-      let owner = state.pointee.process.load(ordering: .acquiring)
+      let owner = gate.pointee.process.load(ordering: .acquiring)
       if owner == process { return }
       // -1: another thread of the child is at it.
       guard owner != -1,
-        state.pointee.process.compareExchange(
+        gate.pointee.process.compareExchange(
           expected: owner, desired: -1, ordering: .acquiringAndReleasing
         ).exchanged
       else { continue }
-      state.pointee.lock.reset()
-      if let session = state.pointee.session { credis_leave(&session.pointee.link) }
+      gate.pointee.lock.reset()
+      if let session = state.pointee.session { credis_leave(session.pointee.link) }
       state.pointee.session = nil
       state.pointee.pending.clear()
-      state.pointee.sending.clear()
+      sending.pointee.clear()
       state.pointee.first = nil
       state.pointee.last = nil
       state.pointee.isSending = false
-      state.pointee.waiting.store(0, ordering: .relaxed)
-      state.pointee.process.store(process, ordering: .releasing)
+      gate.pointee.waiting.store(0, ordering: .relaxed)
+      gate.pointee.process.store(process, ordering: .releasing)
     }
   }
 }

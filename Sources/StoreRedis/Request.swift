@@ -16,22 +16,28 @@ struct Request: ~Copyable {
 
   let state = Atomic<UInt32>(Request.waiting)
   private let references = Atomic<UInt32>(2)
-  // The rest is guarded by the channel's lock until the state says that it is over.
-  var next: UnsafeMutablePointer<Request>?
-  var reply: UnsafeMutablePointer<redisReply>?
-  /// Replies that come before the one that counts.
-  var skips: Int
-  var isSent = false
-  var isWaitedFor = true
 
-  private init(skips: Int) { self.skips = skips }
+  /// What is guarded by the channel's lock until the state says that it is over. It lies behind the request.
+  struct Held {
+    var next: UnsafeMutablePointer<Request>?
+    var reply: UnsafeMutablePointer<redisReply>?
+    /// Replies that come before the one that counts.
+    var skips: Int
+    var isSent = false
+    var isWaitedFor = true
+  }
 
-  deinit { if let reply { freeReplyObject(reply) } }
+  fileprivate static let heldOffset = 16
+
+  private init() {}
 
   static func make(skips: Int) -> UnsafeMutablePointer<Request>? {
-    guard let memory = platform_allocate_block(MemoryLayout<Request>.size) else { return nil }
+    guard let memory = platform_allocate_block(heldOffset &+ MemoryLayout<Held>.size) else {
+      return nil
+    }
     let request = memory.bindMemory(to: Request.self, capacity: 1)
-    request.initialize(to: Request(skips: skips))
+    request.initialize(to: Request())
+    (memory + heldOffset).bindMemory(to: Held.self, capacity: 1).initialize(to: Held(skips: skips))
     return request
   }
 
@@ -39,6 +45,7 @@ struct Request: ~Copyable {
     guard
       request.pointee.references.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0
     else { return }
+    if let reply = request.held.pointee.reply { freeReplyObject(reply) }
     request.deinitialize(count: 1)
     platform_free(request)
   }
@@ -47,7 +54,7 @@ struct Request: ~Copyable {
   static func wake(_ list: UnsafeMutablePointer<Request>?) {
     var request = list
     while let one = request {
-      request = one.pointee.next
+      request = one.held.pointee.next
       // Of two references the other is of whoever waits, if anybody still does.
       if one.pointee.references.load(ordering: .relaxed) > 1 {
         withUnsafePointer(to: one.pointee.state) { platform_futex_wake($0, 1) }
@@ -59,7 +66,14 @@ struct Request: ~Copyable {
   /// Says how it stands, and wakes whoever waits.
   static func tell(_ request: UnsafeMutablePointer<Request>, _ state: UInt32) {
     request.pointee.state.store(state, ordering: .releasing)
-    guard request.pointee.isWaitedFor else { return }
+    guard request.held.pointee.isWaitedFor else { return }
     withUnsafePointer(to: request.pointee.state) { platform_futex_wake($0, 1) }
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Request {
+  var held: UnsafeMutablePointer<Request.Held> {
+    (UnsafeMutableRawPointer(self) + Request.heldOffset).assumingMemoryBound(
+      to: Request.Held.self)
   }
 }
