@@ -46,17 +46,17 @@ def build_native(name: str) -> Path:
     return program
 
 
-def build_stores() -> list[str]:
+def build_store(name: str, source: str, *libraries: str) -> list[str]:
     """Empty where the store was not built."""
-    store = "autoglm_reliability_sqlite"
+    store = f"autoglm_reliability_{name}"
     if not (LIBRARY.parent / f"lib{store}.so").is_file():
-        say("without the SQLite store")
+        say(f"without the {name} store")
         return []
     OUT.mkdir(parents=True, exist_ok=True)
-    program = str(OUT / "stores")
-    link = [f"-L{LIBRARY.parent}", f"-l{store}", "-lsqlite3", f"-Wl,-rpath,{LIBRARY.parent}", "-pthread"]
+    program = str(OUT / source)
+    link = [f"-L{LIBRARY.parent}", f"-l{store}", *libraries, f"-Wl,-rpath,{LIBRARY.parent}", "-pthread"]
     flags = ["-O2", "-std=c11", "-Wall", "-Wextra", f"-I{ROOT / 'include'}"]
-    run("cc", *flags, str(HERE / "native" / "stores.c"), "-o", program, *link)
+    run("cc", *flags, str(HERE / "native" / f"{source}.c"), "-o", program, *link)
     return [program]
 
 
@@ -117,6 +117,8 @@ def add(results: Results, output: str) -> None:
         one = json.loads(line)
         if "ns" in one:
             results["rounds"].setdefault(one["name"], []).extend(one["ns"])
+        elif "shares" in one:
+            results["rounds"].setdefault(one["name"], []).extend(one["shares"])
         elif "bytes_per_key" in one:
             results["bytes"][one["name"]] = one
         else:
@@ -139,7 +141,7 @@ def load_times(processes: int) -> dict[str, list[int]]:
 def measure(passes: int, rounds: int, all_peers: bool) -> Results:
     library = str(build_native("library"))
     peers, missing = build_peers() if all_peers else ({"abseil": build_abseil()}, [])
-    stores = build_stores()
+    stores = build_store("sqlite", "stores", "-lsqlite3")
     results: Results = {"rounds": {}, "bytes": {}, "missing": missing, "passes": passes, "each": rounds}
     hurry()
     for number in range(passes):
@@ -152,6 +154,15 @@ def measure(passes: int, rounds: int, all_peers: bool) -> Results:
         add(results, run(str(HERE / "python" / "run"), "--rounds", str(rounds)))
         for name, times in load_times(max(5, 50 // passes)).items():
             results["rounds"].setdefault(name, []).extend(times)
+    return results
+
+
+def redis(rounds: int) -> Results:
+    """Empty where the store was not built."""
+    results: Results = {"rounds": {}, "bytes": {}}
+    if program := build_store("redis", "redis", "-lautoglm_reliability", "-lhiredis"):
+        hurry()
+        add(results, run(*program, str(rounds)))
     return results
 
 

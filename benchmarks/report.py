@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterable
 
-from goals import GOALS
 from measure import HERE, ROOT, Results, median
 from verdict import Verdict, verdicts
 
@@ -33,6 +32,8 @@ def number(seen: Verdict, value: float) -> str:
     goal = seen.goal
     if goal.ours.startswith("bytes."):
         return f"{value:.1f} B"
+    if goal.ours.startswith("error."):
+        return f"{100 * value:.2f} %"
     if goal.kind == "value":
         return time(value) + ("" if value >= 2e4 else " ns")
     if goal.kind == "above":
@@ -47,8 +48,9 @@ def limit(seen: Verdict) -> str:
 
 
 def goal_row(seen: Verdict) -> list[str]:
-    value = seen.goal.kind == "value" and not seen.goal.ours.startswith("bytes.")
-    ours = "" if seen.goal.ours.startswith("bytes.") else time(seen.ours)
+    is_time = not seen.goal.ours.startswith(("bytes.", "error."))
+    value = seen.goal.kind == "value" and is_time
+    ours = time(seen.ours) if is_time else ""
     spread = "" if seen.low == seen.high else f" ({number(seen, seen.low)} … {number(seen, seen.high)})"
     against = f"`{seen.goal.against}`" if seen.goal.against else ""
     figure = number(seen, seen.figure) + (" at best" if value else "") + spread
@@ -61,9 +63,9 @@ def goals(results: Results) -> str:
     return table(head, map(goal_row, verdicts(results)))
 
 
-def misses(_: Results) -> str:
+def misses(results: Results) -> str:
     lines = []
-    for goal in GOALS:
+    for goal in (seen.goal for seen in verdicts(results)):
         if goal.known is not None:
             sign = "≥" if goal.kind == "speed" else "≤"
             unit = " ns" if goal.kind in ("above", "value") else ""
@@ -81,6 +83,14 @@ def figures(results: Results, names: Iterable[str]) -> str:
         ns = results["rounds"][name]
         rows.append([f"`{name}`", time(min(ns)), time(median(ns)), time(max(ns))])
     return table(("", "least", "median", "most"), rows)
+
+
+def redis(results: Results) -> str:
+    rows = []
+    for name, ns in results["rounds"].items():
+        if not name.startswith("error."):
+            rows.append([f"`{name}`", *(f"{value / 1000:.2f}" for value in (min(ns), median(ns), max(ns)))])
+    return table(("us an operation", "least", "median", "most"), rows)
 
 
 def native(results: Results) -> str:
@@ -214,6 +224,9 @@ PARTS = {
     "python": ("main", python),
     "threads": ("main", threads),
     "memory": ("main", memory),
+    "redis-goals": ("redis", goals),
+    "redis-misses": ("redis", misses),
+    "redis": ("redis", redis),
     "growth-keys": ("growth", growth_keys),
     "growth-threads": ("growth", growth_threads),
     "growth-buckets": ("growth", growth_buckets),

@@ -6,6 +6,7 @@
     run.py --growth [KEYS]    time and memory with more keys (up to KEYS, 10^7), threads, buckets
     run.py --long [PAIRS]     the idempotency cache for long (10^8 pairs of calls)
     run.py --clock [SECONDS]  the clock's error (300)
+    run.py --redis            the Redis store alone: half a minute
     run.py --write            the page and the pictures again, from what was measured last
 
 What it needs is installed as Debian packages; a peer that cannot be had is left out, and said so."""
@@ -31,7 +32,7 @@ def show(seen: list[Verdict]) -> None:
 def check(passes: int, rounds: int) -> int:
     missed: set[str] = set()
     for number in range(CHECKS):
-        seen = verdicts(measure.measure(passes, rounds, all_peers=False))
+        seen = verdicts(measure.measure(passes, rounds, all_peers=False)) + verdicts(measure.redis(rounds))
         show(seen)
         now = {one.goal.what for one in seen if not one.tolerated}
         missed = now if number == 0 else missed & now
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--growth", type=int, nargs="?", const=10**7, metavar="KEYS")
     parser.add_argument("--long", type=int, nargs="?", const=10**8, metavar="PAIRS")
     parser.add_argument("--clock", type=int, nargs="?", const=300, metavar="SECONDS")
+    parser.add_argument("--redis", action="store_true", help="the Redis store alone")
     parser.add_argument("--write", action="store_true", help="only write, from the last results")
     options = parser.parse_args()
     passes, rounds = (1, 7) if options.quick else (5, 15)
@@ -63,9 +65,14 @@ def main() -> int:
         results = measure.keep(clock=measure.clock_error(options.clock))
     elif options.write:
         results = measure.load()
+    elif options.redis:
+        results = measure.keep(redis=measure.redis(rounds))
+        show(verdicts(results["redis"]))
     else:
-        results = measure.keep(main=measure.measure(passes, rounds, all_peers=True))
-        show(verdicts(results["main"]))
+        results = measure.keep(
+            main=measure.measure(passes, rounds, all_peers=True), redis=measure.redis(rounds)
+        )
+        show(verdicts(results["main"]) + verdicts(results["redis"]))
     report.write(results)
     if "main" in results:
         picture.performance(results["main"])

@@ -43,6 +43,8 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 
 def figure(goal: Goal, ours: list[float], other: list[float] | None) -> tuple[float, float, float]:
+    if goal.ours.startswith("error."):
+        return (max(ours), *spread(ours))
     if other is None:
         # A value by itself has no floor to share a slow moment with: the quickest is what it takes.
         return (min(ours), *spread(ours))
