@@ -7,7 +7,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  bench bench-check bench-growth bench-long bench-clock instructions install package generate format clean
+  bench bench-check bench-growth bench-long bench-clock bench-cluster instructions install package generate format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench-long: build ## the idempotency cache for PAIRS (10^8) of begin and complet
 
 bench-clock: build ## the clock's error over SECONDS (300)
 	@$(PYTHON) benchmarks/run.py --clock $(or $(SECONDS),300)
+
+bench-cluster: deps ## simulates 1,000 processes that share a budget through a store: docs/cluster.md; a minute
+	@$(PYTHON) benchmarks/cluster_simulation.py --write
 
 instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
 	@scripts/install-deps valgrind
