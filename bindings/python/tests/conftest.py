@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from autoglm_reliability import RedisStore
 from autoglm_reliability.testing import ManualClock
+from helpers import unique
+from redis_server import RedisServer
 
 # A failure prints how to repeat it; two cores of a busy machine are slow enough to need no deadline.
 settings.register_profile(
@@ -31,3 +35,37 @@ def clock() -> ManualClock:
 @pytest.fixture
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def _shared_redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis(_shared_redis: RedisServer) -> RedisServer:
+    """One for all tests, which take a prefix each."""
+    return _shared_redis
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """One for a test which does something to it."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def store(redis: RedisServer) -> Iterator[RedisStore]:
+    with redis.store(prefix=unique()) as store:
+        yield store
+
+
+@pytest.fixture
+def stores(redis: RedisServer) -> Iterator[tuple[RedisStore, RedisStore]]:
+    prefix = unique()
+    with redis.store(prefix=prefix) as one, redis.store(prefix=prefix) as two:
+        yield one, two

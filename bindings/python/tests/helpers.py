@@ -6,7 +6,9 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import traceback
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -56,6 +58,18 @@ def in_child(work: Callable[[], bytes]) -> bytes:
         data = stream.read()
     assert os.waitpid(child, 0)[1] == 0
     return data
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.001)
+
+
+def unique() -> str:
+    """A name that nobody else has."""
+    return f"test-{uuid.uuid4().hex[:16]}"
 
 
 def collect() -> None:

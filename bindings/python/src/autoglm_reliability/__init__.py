@@ -46,6 +46,7 @@ from .errors import (
     InProgress,
     LeaseLost,
     LibraryError,
+    LockLost,
     Mismatch,
     MismatchError,
     NeverFits,
@@ -68,9 +69,11 @@ from .idempotency import IdempotencyCache, IdempotencySnapshot
 from .keyed_limiter import KeyedLimiterSnapshot, KeyedRateLimiter
 from .lease import Lease, Ticket
 from .limiter import LimiterSnapshot, RateLimiter
+from .lock import DistributedLock, Hold
 from .permit import Permit
 from .policy import Policy
 from .policy_event import PolicyEvent, PolicySnapshot
+from .redis_store import RedisStore
 from .region import Region, RegionObject, RegionSnapshot
 from .request import Request
 from .reservation import Reservation
@@ -108,12 +111,14 @@ __all__ = [
     "Codec",
     "Component",
     "DeadlineExceeded",
+    "DistributedLock",
     "Domain",
     "ErrorClass",
     "EventKind",
     "EventReader",
     "Fallback",
     "Hint",
+    "Hold",
     "IdempotencyCache",
     "IdempotencySnapshot",
     "InProgress",
@@ -125,6 +130,7 @@ __all__ = [
     "LeaseLost",
     "LibraryError",
     "LimiterSnapshot",
+    "LockLost",
     "Mismatch",
     "MismatchError",
     "Mode",
@@ -144,6 +150,7 @@ __all__ = [
     "RateLimited",
     "RateLimiter",
     "Reason",
+    "RedisStore",
     "Refused",
     "Region",
     "RegionError",

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import _generated as c
 from ._accelerate import register
+from ._aside import asked
 from ._convert import Duration, integer, nanoseconds, seconds
 from ._ffi import Int64, byref
 from ._handle import Native
@@ -77,6 +78,23 @@ class Bucket(Native):
         # tokens back.
         with reservation:
             await sleep_async(self._clock, reservation.wait)
+
+    async def _acquire_aside(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
+        """In a store: the round trips are made in threads."""
+        async with await self._reserve_aside(key, tokens, timeout, "timeout") as reservation:
+            await sleep_async(self._clock, reservation.wait)
+
+    async def _try_aside(self, key: tuple[Any, ...], tokens: int) -> bool:
+        try:
+            await self._acquire_aside(key, tokens, 0)
+        except RateLimited:
+            return False
+        return True
+
+    async def _reserve_aside(
+        self, key: tuple[Any, ...], tokens: int, longest: Duration, name: str
+    ) -> Reservation:
+        return await asked(lambda: self._reserve(key, tokens, longest, name), Reservation.cancel)
 
     def _available(self, key: tuple[Any, ...]) -> int:
         tokens = Int64()

@@ -17,15 +17,19 @@ def decorate(
     enter: Callable[[], AbstractContextManager[object]],
     enter_async: Optional[Callable[[], Awaitable[object]]] = None,
     run: Optional[Callable[..., Any]] = None,
+    run_async: Optional[Callable[..., Awaitable[Any]]] = None,
 ) -> F:
     """enter is called, and what it returns is entered, for each call; in coroutines enter_async is
-    awaited instead when there is one. run(function, arguments, keywords) does the same at once."""
+    awaited instead when there is one. run(function, arguments, keywords) does the same at once, and so does
+    run_async for coroutines."""
     refuse_generators(function)
     call = cast("Callable[..., Any]", function)
     if inspect.iscoroutinefunction(call):
 
         @functools.wraps(call)
         async def guarded_async(*arguments: Any, **keywords: Any) -> Any:
+            if run_async is not None:
+                return await run_async(call, arguments, keywords)
             if enter_async is not None:
                 await enter_async()
                 return await call(*arguments, **keywords)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Callable, Optional, TypeVar, Union
 
 from . import _generated as c
+from ._aside import asked, ended
 from ._convert import Bytes, Duration, nanoseconds, octets
 from ._readiness import readable
 from .classify import class_of, default_classify
@@ -86,20 +87,7 @@ async def execute_async(
 
 async def _asked(cache: IdempotencyCache, ask: Callable[[], Joined]) -> Joined:
     """Asks in a thread if that may wait for a store. Whoever is cancelled meanwhile lets go of the answer."""
-    if not cache._waits:
-        return ask()
-    future = asyncio.get_running_loop().run_in_executor(None, ask)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        future.add_done_callback(_discard)
-        raise
-
-
-def _discard(future: asyncio.Future[Joined]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        # Its lease, ticket or pin is ended in a thread: that may wait for a store.
-        asyncio.get_running_loop().run_in_executor(None, _let_go, future.result())
+    return await asked(ask, _let_go) if cache._waits else ask()
 
 
 def _let_go(answer: Optional[Union[Lease, Result, Ticket]]) -> None:
@@ -115,15 +103,10 @@ def _let_go(answer: Optional[Union[Lease, Result, Ticket]]) -> None:
 
 async def _shielded(cache: IdempotencyCache, end: Callable[[], object]) -> None:
     """Ends a run: in a thread if that may wait for a store, and also when the task is cancelled."""
-    if not cache._waits:
+    if cache._waits:
+        await ended(end)
+    else:
         end()
-        return
-    future = asyncio.get_running_loop().run_in_executor(None, end)
-    try:
-        await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
 
 
 async def _wait_async(cache: IdempotencyCache, ticket: Ticket, timeout: Duration) -> Answer:

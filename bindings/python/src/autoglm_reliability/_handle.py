@@ -86,6 +86,8 @@ class Native(NativeBase):
 
     _handle: Handle
     _clock: Optional[Clock]
+    #: Whether calls may wait for a store: they do so without the interpreter's lock.
+    _waits = False
 
     def _own(
         self,
@@ -120,16 +122,17 @@ class Native(NativeBase):
             status = getattr(lib, function)(*where, byref(config), *how, byref(pointer), byref(error))
         check(status, error)
         assert pointer.value is not None
-        destroy = getattr(lib, create[: -len("create")] + "destroy")
+        destroy = create[: -len("create")] + "destroy"
+        self._waits = suffix == "in_store"
         self._clock = clock
-        self._handle = Handle(pointer.value, destroy)
+        self._handle = Handle(pointer.value, lib.waiting(destroy) if self._waits else getattr(lib, destroy))
         self._attach(self._handle.cell, self._is_plain())
         # At the interpreter's end the process goes anyway, and daemon threads may still be inside.
         weakref.finalize(self, self._handle.close).atexit = False
 
     def _is_plain(self) -> bool:
         """Whether the accelerator may do anything for it at all."""
-        return self._clock is None
+        return self._clock is None and not self._waits
 
     @property
     def closed(self) -> bool:
@@ -164,6 +167,8 @@ class Native(NativeBase):
         return self._call(f"{name}_at", *inputs, self._clock(), *outputs)
 
     def _call(self, name: str, *arguments: Any) -> int:
+        if self._waits:
+            return self._call_waiting(name, *arguments)
         spare = spare_error()
         status: int = getattr(lib, name)(self._handle.cell, *arguments, spare[1])
         if status < 0:
@@ -171,6 +176,15 @@ class Native(NativeBase):
             self._require_open()
             raise_error(status, spare[0])
         spare_errors.append(spare)
+        return status
+
+    def _call_waiting(self, name: str, *arguments: Any) -> int:
+        error = c.agr_error()
+        with self._held():
+            status: int = lib.waiting(name)(self._handle.cell, *arguments, byref(error))
+        if status < 0:
+            self._require_open()
+            raise_error(status, error)
         return status
 
     @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from . import _generated as c
 from ._accelerate import accelerated, register
+from ._aside import asked
 from ._convert import Duration, fill, integer, record, seconds
 from ._decorate import decorate
 from ._ffi import (
@@ -32,6 +33,7 @@ from .errors import CircuitOpen
 from .events import EventReader
 from .permit import Permit
 from .region import Region
+from .store import Store, options
 
 F = TypeVar("F")
 T = TypeVar("T")
@@ -100,7 +102,13 @@ class CircuitBreaker(Native):
     mode                  BreakerMode.*; AUTOMATIC.
     classify              what an exception says about the upstream; default_classify.
     clock                 a function that returns nanoseconds, in place of the system's monotonic clock.
-    scope                 a Region, in which it is found by `name`, or created; else it is this process's own.
+    scope                 a Region, in which it is found by `name`, or created; a Store, through which all
+                          breakers of that `name` share their state; else it is this process's own. In a
+                          store also:
+    sync                  seconds, how often the shared state is looked at, in an acquire; 0.1.
+    timeout               seconds that such a call may wait for it; by default as the store says.
+
+    When the store fails each process goes on by itself.
     """
 
     # The functions, with the handle, when the library reads the clock.
@@ -132,8 +140,10 @@ class CircuitBreaker(Native):
         preset: Optional[Preset] = None,
         classify: Classify = default_classify,
         clock: Optional[Clock] = None,
-        scope: Optional[Region] = None,
+        scope: Optional[Union[Region, Store]] = None,
         name: Optional[str] = None,
+        sync: Optional[Duration] = None,
+        timeout: Optional[Duration] = None,
     ) -> None:
         config = initialised(c.agr_breaker_config)
         if preset is not None:
@@ -164,8 +174,9 @@ class CircuitBreaker(Native):
             },
         )
         self._classify = classify
-        self._own("agr_breaker_create", config, clock, scope, name)
-        if clock is None:
+        how = options(scope, sync=sync, timeout=timeout)
+        self._own("agr_breaker_create", config, clock, scope, name, how)
+        if self._is_plain():
             self._ask = partial(untyped("agr_breaker_acquire"), self._handle.cell)
             self._tell = partial(untyped("agr_breaker_report"), self._handle.cell)
 
@@ -191,6 +202,13 @@ class CircuitBreaker(Native):
 
     guard = acquire
 
+    async def acquire_async(self, *, classify: Optional[Classify] = None) -> Permit:
+        """As acquire; does not block the event loop in a store either. To be used by `async with`, or
+        reported by report_async."""
+        if not self._waits:
+            return self.acquire(classify=classify)
+        return await asked(lambda: self.acquire(classify=classify), Permit.neutral)
+
     def try_acquire(self) -> Optional[Permit]:
         """As acquire, with None when the breaker refuses."""
         try:
@@ -201,12 +219,17 @@ class CircuitBreaker(Native):
     def __call__(self, function: F) -> F:
         """Guards every call of a function, or of a coroutine function."""
         own = type(self).acquire is not CircuitBreaker.acquire or "acquire" in vars(self)
-        return decorate(function, self.acquire, run=None if own else self._run)
+        run_async = self._run_async if self._waits else None
+        return decorate(function, self.acquire, run=None if own else self._run, run_async=run_async)
 
     @accelerated("breaker_run")
     def _run(self, function: Callable[..., T], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> T:
         with self.acquire():
             return function(*arguments, **keywords)
+
+    async def _run_async(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        async with await self.acquire_async():
+            return await function(*arguments, **keywords)
 
     def _report(self, number: int, outcome: int, latency: int) -> int:
         if self._tell is None:

@@ -65,6 +65,13 @@ class LeaseLost(StateError):
     """A lease had expired, or had ended, before its result came; nothing was stored."""
 
 
+class LockLost(StateError):
+    """A lock had ended before it was renewed or released; another may have held it since."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or ""))
+
+
 class WaitTimeout(ReliabilityError, TimeoutError):
     """The time given for a wait ran out; nothing changed."""
 

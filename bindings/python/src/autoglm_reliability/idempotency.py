@@ -11,11 +11,11 @@ from typing import Any, Callable, Optional, Union
 from . import _execute_once as once
 from . import _generated as c
 from ._convert import Bytes, Duration, fill, nanoseconds, octets, record, seconds
-from ._ffi import Int32, Uint64, byref, initialised, lib, raise_error, sized
+from ._ffi import Int32, Uint64, byref, initialised, sized
 from ._handle import Clock, Native
 from ._time import sleep
 from .enums import KeyState, OnFailure, OnStoreError, WhenFull
-from .errors import ArgumentError, InProgress, Mismatch, StateError, WaitTimeout
+from .errors import InProgress, Mismatch, StateError, WaitTimeout
 from .lease import Answer, Lease, Ticket
 from .result import Result
 from .store import Store, options
@@ -95,25 +95,8 @@ class IdempotencyCache(Native):
                 "seed": seed,
             },
         )
-        #: Whether calls may wait for a store.
-        self._waits = scope is not None
-        how = options(on_error, timeout, max_result_bytes)
-        stored = {"on_error": on_error, "timeout": timeout, "max_result_bytes": max_result_bytes}
-        for field, value in stored.items():
-            if scope is None and value is not None:
-                raise ArgumentError(f"{field} is for a cache in a store", field)
+        how = options(scope, on_error=on_error, timeout=timeout, max_result_bytes=max_result_bytes)
         self._own("agr_idempotency_create", config, clock, scope, name, how)
-
-    def _call(self, name: str, *arguments: Any) -> int:
-        if not self._waits:
-            return super()._call(name, *arguments)
-        error = c.agr_error()
-        with self._held():
-            status: int = lib.waiting(name)(self._handle.cell, *arguments, byref(error))
-        if status < 0:
-            self._require_open()
-            raise_error(status, error)
-        return status
 
     def begin(self, key: Bytes, *, fingerprint: Bytes = b"") -> Answer:
         """A Lease: execute, then complete or fail it. A Result: the key has one. Raises InProgress,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from . import _generated as c
 from ._accelerate import accelerated
@@ -14,10 +14,11 @@ from ._bucket import Bucket
 from ._convert import Bytes, Duration, fill, octets, record
 from ._ffi import Size, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock
-from .enums import WhenFull
+from .enums import OnStoreError, WhenFull
 from .limiter import ONE, ONE_TOKEN
 from .region import Region
 from .reservation import Reservation
+from .store import Store, options
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class KeyedRateLimiter(Bucket):
     max_keys       keys that are not idle at a time; 65,536.
     when_full      WhenFull.REFUSE: a new key raises CapacityError; EVICT: it takes another's place.
     max_key_bytes  1024.
-    The other arguments are those of RateLimiter.
+    The other arguments are those of RateLimiter. In a store, which keeps the keys, max_keys and when_full are
+    of the buckets that this process has for OnStoreError.LOCAL.
     """
 
     _prefix = "agr_keyed_limiter"
@@ -60,8 +62,11 @@ class KeyedRateLimiter(Bucket):
         observe: Optional[bool] = None,
         seed: Optional[int] = None,
         clock: Optional[Clock] = None,
-        scope: Optional[Region] = None,
+        scope: Optional[Union[Region, Store]] = None,
         name: Optional[str] = None,
+        on_error: Optional[OnStoreError] = None,
+        timeout: Optional[Duration] = None,
+        local_share: Optional[float] = None,
     ) -> None:
         self._config: c.agr_keyed_limiter_config = initialised(c.agr_keyed_limiter_config)
         fill(
@@ -80,8 +85,9 @@ class KeyedRateLimiter(Bucket):
                 "seed": seed,
             },
         )
-        self._own("agr_keyed_limiter_create", self._config, clock, scope, name)
-        if clock is None:
+        how = options(scope, on_error=on_error, timeout=timeout, local_share=local_share)
+        self._own("agr_keyed_limiter_create", self._config, clock, scope, name, how)
+        if self._is_plain():
             self._take_one = partial(untyped("agr_keyed_limiter_try_acquire"), self._handle.cell)
 
     @accelerated("keyed_limiter_try_acquire")
@@ -98,6 +104,11 @@ class KeyedRateLimiter(Bucket):
             return status == c.AGR_OK
         return self._try((data, len(data)), tokens)
 
+    async def try_acquire_async(self, key: Bytes, tokens: int = 1) -> bool:
+        """As try_acquire; does not block the event loop in a store either. A task that is cancelled gives its
+        tokens back."""
+        return await self._try_aside(_key(key), tokens) if self._waits else self.try_acquire(key, tokens)
+
     def acquire(self, key: Bytes, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """Takes the tokens, and waits for them if need be; raises RateLimited, at once, when the wait
         would be longer than timeout."""
@@ -105,13 +116,23 @@ class KeyedRateLimiter(Bucket):
 
     async def acquire_async(self, key: Bytes, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """As acquire; a task that is cancelled gives its tokens back."""
+        if self._waits:
+            return await self._acquire_aside(_key(key), tokens, timeout)
         reservation = self._take(_key(key), tokens, timeout)
-        if reservation is not None:
-            await self._wait_async(reservation)
+        return None if reservation is None else await self._wait_async(reservation)
 
     def reserve(self, key: Bytes, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
         """Takes the tokens now, to be used after `reservation.wait` seconds and then settled."""
         return self._reserve(_key(key), tokens, max_wait, "max_wait")
+
+    async def reserve_async(
+        self, key: Bytes, tokens: int = 1, max_wait: Duration = math.inf
+    ) -> Reservation:
+        """As reserve; does not block the event loop in a store either. To be ended by settle_async or
+        cancel_async, or used by `async with`."""
+        if self._waits:
+            return await self._reserve_aside(_key(key), tokens, max_wait, "max_wait")
+        return self.reserve(key, tokens, max_wait)
 
     def available(self, key: Bytes) -> int:
         """Tokens that could be taken now; negative when in debt."""

@@ -7,7 +7,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Final, Optional, TypeVar
+from typing import Callable, Final, Optional, TypeVar, Union
 
 from . import _generated as c
 from ._accelerate import accelerated
@@ -16,8 +16,10 @@ from ._convert import Duration, fill, integer, record
 from ._decorate import decorate
 from ._ffi import Int64, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock
+from .enums import OnStoreError
 from .region import Region
 from .reservation import Reservation
+from .store import Store, options
 
 F = TypeVar("F")
 
@@ -50,7 +52,14 @@ class RateLimiter(Bucket):
     reservation_timeout  one not ended by then counts as settled in full; 10 min.
     observe              admit everybody, and count what would be refused; no.
     clock                a function that returns nanoseconds, in place of the system's monotonic clock.
-    scope                a Region, in which it is found by `name`, or created; else it is this process's own.
+    scope                a Region, in which it is found by `name`, or created; a Store, in which its bucket
+                         lies under `name`; else it is this process's own. In a store also:
+    lease_tokens         so many more than a call needs are taken with it, for this process's next calls; 0.
+    on_error             what calls do when it fails; by default as the store says.
+    timeout              seconds that a call may wait for it; by default as the store says.
+    local_share          OnStoreError.LOCAL: of capacity and rate, for this process alone; 0.1.
+
+    In a store a call waits for the store, without the interpreter's lock; its _async twin waits in a thread.
     """
 
     _prefix = "agr_limiter"
@@ -70,8 +79,12 @@ class RateLimiter(Bucket):
         reservation_timeout: Optional[Duration] = None,
         observe: Optional[bool] = None,
         clock: Optional[Clock] = None,
-        scope: Optional[Region] = None,
+        scope: Optional[Union[Region, Store]] = None,
         name: Optional[str] = None,
+        lease_tokens: Optional[int] = None,
+        on_error: Optional[OnStoreError] = None,
+        timeout: Optional[Duration] = None,
+        local_share: Optional[float] = None,
     ) -> None:
         self._config: c.agr_limiter_config = initialised(c.agr_limiter_config)
         fill(
@@ -87,8 +100,10 @@ class RateLimiter(Bucket):
                 "observe": observe,
             },
         )
-        self._own("agr_limiter_create", self._config, clock, scope, name)
-        if clock is None:
+        stored = {"lease_tokens": lease_tokens, "on_error": on_error, "timeout": timeout}
+        how = options(scope, **stored, local_share=local_share)
+        self._own("agr_limiter_create", self._config, clock, scope, name, how)
+        if self._is_plain():
             function = untyped("agr_limiter_try_acquire")
             self._take_one = partial(function, self._handle.cell, ONE_TOKEN, None, None)
             self._take_some = partial(function, self._handle.cell)
@@ -113,6 +128,11 @@ class RateLimiter(Bucket):
             return status == c.AGR_OK
         return self._try((), tokens)
 
+    async def try_acquire_async(self, tokens: int = 1) -> bool:
+        """As try_acquire; does not block the event loop in a store either. A task that is cancelled gives its
+        tokens back."""
+        return await self._try_aside((), tokens) if self._waits else self.try_acquire(tokens)
+
     def acquire(self, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """Takes the tokens, and waits for them if need be. Raises RateLimited, at once, when the wait
         would be longer than timeout. A wait that is interrupted gives them back."""
@@ -120,18 +140,26 @@ class RateLimiter(Bucket):
 
     async def acquire_async(self, tokens: int = 1, timeout: Duration = math.inf) -> None:
         """As acquire; a task that is cancelled gives its tokens back."""
+        if self._waits:
+            return await self._acquire_aside((), tokens, timeout)
         reservation = self._take((), tokens, timeout)
-        if reservation is not None:
-            await self._wait_async(reservation)
+        return None if reservation is None else await self._wait_async(reservation)
 
     def reserve(self, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
         """Takes the tokens now, to be used after `reservation.wait` seconds and settled by their real
         number. Raises RateLimited when the wait, or the debt, would be too great."""
         return self._reserve((), tokens, max_wait, "max_wait")
 
+    async def reserve_async(self, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
+        """As reserve; does not block the event loop in a store either. To be ended by settle_async or
+        cancel_async, or used by `async with`."""
+        if self._waits:
+            return await self._reserve_aside((), tokens, max_wait, "max_wait")
+        return self.reserve(tokens, max_wait)
+
     @property
     def available(self) -> int:
-        """Tokens that could be taken now; negative when in debt."""
+        """Tokens that could be taken now; negative when in debt. In a store it is asked."""
         return self._available(())
 
     def reconfigure(

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import sys
+from types import TracebackType
 from typing import Callable, Optional
 
 from . import _generated as c
 from ._accelerate import PermitBase, register
+from ._aside import ended
 from ._convert import Duration, integer, nanoseconds
 from ._ffi import Int32
 from .classify import breaker_outcome
@@ -40,6 +42,12 @@ class Permit(PermitBase):
             self._put_back(number)  # it is still good
             raise
 
+    async def report_async(self, outcome: Outcome, latency: Optional[Duration] = None) -> bool:
+        """As report; does not block the event loop when the breaker's state is in a store."""
+        if not self._breaker._waits:
+            return self.report(outcome, latency)
+        return await ended(lambda: self.report(outcome, latency))
+
     def success(self, latency: Optional[Duration] = None) -> bool:
         return self.report(Outcome.SUCCESS, latency)
 
@@ -51,6 +59,20 @@ class Permit(PermitBase):
 
     def backpressure(self, latency: Optional[Duration] = None) -> bool:
         return self.report(Outcome.BACKPRESSURE, latency)
+
+    async def __aenter__(self) -> Permit:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if self._breaker._waits:
+            await ended(lambda: self.__exit__(kind, error, trace))
+        else:
+            self.__exit__(kind, error, trace)
 
     def _leave(self, error: Optional[BaseException]) -> None:
         """The end of a block."""

@@ -8,12 +8,14 @@ from typing import Any, Optional, Protocol
 
 from . import _generated as c
 from ._accelerate import register
+from ._aside import ended
 from ._convert import integer, seconds
 from .errors import ArgumentError
 
 
 class _Issuer(Protocol):
     _prefix: str
+    _waits: bool
 
     @property
     def closed(self) -> bool: ...
@@ -51,6 +53,14 @@ class Reservation:
         """Gives all of it back. False when it had ended before, or expired."""
         return self._end("cancel")
 
+    async def settle_async(self, actual: Optional[int] = None) -> bool:
+        """As settle; does not block the event loop in a store either."""
+        return await ended(lambda: self.settle(actual)) if self._limiter._waits else self.settle(actual)
+
+    async def cancel_async(self) -> bool:
+        """As cancel; does not block the event loop in a store either."""
+        return await ended(self.cancel) if self._limiter._waits else self.cancel()
+
     def _end(self, verb: str, *arguments: int) -> bool:
         try:
             permit = self._permits.pop()
@@ -78,6 +88,20 @@ class Reservation:
             self.settle()
         else:
             self.cancel()
+
+    async def __aenter__(self) -> Reservation:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if self._limiter._waits:
+            await ended(lambda: self.__exit__(kind, error, trace))
+        else:
+            self.__exit__(kind, error, trace)
 
 
 @register("reservation")

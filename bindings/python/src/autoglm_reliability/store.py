@@ -16,7 +16,7 @@ from ._convert import Duration, fill, nanoseconds, record
 from ._ffi import Pointer, StoreLibrary, byref, check, initialised, lib, raise_error, sized
 from ._handle import Handle
 from .enums import BreakerState, OnStoreError, Synchronous
-from .errors import ClosedError
+from .errors import ArgumentError, ClosedError
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,13 @@ class SQLiteStore(Store):
         self._own(driver, on_error, timeout, max_failures, max_calls, open, open_max)
 
 
-def options(
-    on_error: Optional[OnStoreError], timeout: Optional[Duration], max_result_bytes: Optional[int]
-) -> Any:
-    """How an object lies in a store."""
-    value = initialised(c.agr_store_options)
-    fill(value, {"on_error": on_error, "timeout": timeout, "max_result_bytes": max_result_bytes})
-    return value
+def options(scope: object, **values: object) -> Any:
+    """How an object lies in a store; None for one that lies elsewhere."""
+    how = initialised(c.agr_store_options)
+    fill(how, values)
+    if isinstance(scope, Store):
+        return how
+    for name, given in values.items():
+        if given is not None:
+            raise ArgumentError(f"{name} is for an object in a store", name)
+    return None
