@@ -194,6 +194,13 @@ inline agr_region_config region_config() noexcept {
   return detail::defaults<agr_region_config, agr_region_config_init>();
 }
 
+inline agr_store_options store_options() noexcept {
+  return detail::defaults<agr_store_options, agr_store_options_init>();
+}
+inline agr_lock_config lock_config() noexcept {
+  return detail::defaults<agr_lock_config, agr_lock_config_init>();
+}
+
 // ---- Shared memory ----
 
 /// Memory in which the processes of a host find one limiter, breaker or retry budget by name, by the create() of
@@ -255,6 +262,36 @@ class Region {
   detail::Handle<agr_region, agr_region_close> handle_;
 };
 
+// ---- Stores ----
+
+/// Where the state of objects lies that is shared by processes, or is to outlive them: given to the create() of each
+/// that takes a store and a name, which hold it alive.
+class Store {
+ public:
+  /// Takes over a driver, from a plug-in's open function or a program's own; it stays the caller's on an error.
+  static Result<Store> create(const agr_store_driver& driver,
+                              const agr_store_config* config = nullptr) noexcept {
+    agr_error error{};
+    agr_store* store = nullptr;
+    const Status status{agr_store_create(&driver, config, &store, &error)};
+    if (!status) return {status, error};
+    return Store{store};
+  }
+
+  const char* name() const noexcept { return agr_store_name(get()); }
+
+  /// Blocks, for the time-out at the longest; {}: as configured.
+  Status ping(Duration timeout = {}) noexcept {
+    return Status{agr_store_ping(get(), timeout.count(), nullptr)};
+  }
+
+  agr_store* get() const noexcept { return handle_.get(); }
+
+ private:
+  explicit Store(agr_store* store) noexcept : handle_(store) {}
+  detail::Handle<agr_store, agr_store_destroy> handle_;
+};
+
 // ---- Circuit breaker ----
 
 class Breaker {
@@ -314,6 +351,16 @@ class Breaker {
     agr_error error{};
     agr_breaker* breaker = nullptr;
     const Status status{agr_breaker_create_in_region(region.get(), name, &config, &breaker, &error)};
+    if (!status) return {status, error};
+    return Breaker{breaker};
+  }
+
+  /// Whose state is shared, under a name, through a store.
+  static Result<Breaker> create(const Store& store, const char* name, const agr_breaker_config& config,
+                              const agr_store_options* options = nullptr) noexcept {
+    agr_error error{};
+    agr_breaker* breaker = nullptr;
+    const Status status{agr_breaker_create_in_store(store.get(), name, &config, options, &breaker, &error)};
     if (!status) return {status, error};
     return Breaker{breaker};
   }
@@ -420,6 +467,16 @@ class Limiter {
     return Limiter{limiter};
   }
 
+  /// Whose bucket lies in a store, under a name.
+  static Result<Limiter> create(const Store& store, const char* name, const agr_limiter_config& config,
+                              const agr_store_options* options = nullptr) noexcept {
+    agr_error error{};
+    agr_limiter* limiter = nullptr;
+    const Status status{agr_limiter_create_in_store(store.get(), name, &config, options, &limiter, &error)};
+    if (!status) return {status, error};
+    return Limiter{limiter};
+  }
+
   /// Takes the tokens, or says when they are there.
   Status try_acquire(int64_t tokens = 1, Duration* retry_after = nullptr) noexcept {
     int64_t wait = 0;
@@ -481,6 +538,16 @@ class KeyedLimiter {
     return KeyedLimiter{limiter};
   }
 
+  /// Whose keys have their buckets in a store, under a name.
+  static Result<KeyedLimiter> create(const Store& store, const char* name, const agr_keyed_limiter_config& config,
+                              const agr_store_options* options = nullptr) noexcept {
+    agr_error error{};
+    agr_keyed_limiter* limiter = nullptr;
+    const Status status{agr_keyed_limiter_create_in_store(store.get(), name, &config, options, &limiter, &error)};
+    if (!status) return {status, error};
+    return KeyedLimiter{limiter};
+  }
+
   Status try_acquire(std::string_view key, int64_t tokens = 1,
                      Duration* retry_after = nullptr) noexcept {
     int64_t wait = 0;
@@ -515,36 +582,6 @@ class KeyedLimiter {
  private:
   explicit KeyedLimiter(agr_keyed_limiter* limiter) noexcept : handle_(limiter) {}
   detail::Handle<agr_keyed_limiter, agr_keyed_limiter_destroy> handle_;
-};
-
-// ---- Stores ----
-
-/// Where the state of objects lies that is shared by processes, or is to outlive them: given to the create() of each
-/// that takes a store and a name, which hold it alive.
-class Store {
- public:
-  /// Takes over a driver, from a plug-in's open function or a program's own; it stays the caller's on an error.
-  static Result<Store> create(const agr_store_driver& driver,
-                              const agr_store_config* config = nullptr) noexcept {
-    agr_error error{};
-    agr_store* store = nullptr;
-    const Status status{agr_store_create(&driver, config, &store, &error)};
-    if (!status) return {status, error};
-    return Store{store};
-  }
-
-  const char* name() const noexcept { return agr_store_name(get()); }
-
-  /// Blocks, for the time-out at the longest; {}: as configured.
-  Status ping(Duration timeout = {}) noexcept {
-    return Status{agr_store_ping(get(), timeout.count(), nullptr)};
-  }
-
-  agr_store* get() const noexcept { return handle_.get(); }
-
- private:
-  explicit Store(agr_store* store) noexcept : handle_(store) {}
-  detail::Handle<agr_store, agr_store_destroy> handle_;
 };
 
 // ---- Idempotency ----
@@ -694,6 +731,98 @@ class Idempotency {
   }
 
   detail::Handle<agr_idempotency, agr_idempotency_destroy> handle_;
+};
+
+// ---- Locks ----
+
+/// Locks of one kind in a store: for each key one holder at a time, or `limit` of them.
+class DistributedLock {
+ public:
+  /// A lock that is held until it is released, dropped, or its time is over. It must not outlive its lock nor its key.
+  class Hold {
+   public:
+    Hold(Hold&& other) noexcept
+        : lock_(other.lock_), key_(other.key_), value_(std::exchange(other.value_, {})) {}
+    Hold& operator=(Hold&& other) noexcept {
+      if (this != &other) {
+        drop();
+        lock_ = other.lock_;
+        key_ = other.key_;
+        value_ = std::exchange(other.value_, {});
+      }
+      return *this;
+    }
+    ~Hold() { drop(); }
+
+    /// Larger with each holder of the key: what the lock protects is to refuse smaller ones than it has seen.
+    uint64_t fence() const noexcept { return value_.fence; }
+    /// For so long it is held for certain.
+    Duration remaining() const noexcept {
+      const int64_t left = value_.until_ns - agr_now_ns();
+      return Duration{value_.fence != 0 && left > 0 ? left : 0};
+    }
+    /// AGR_STALE: it has ended.
+    Status renew() noexcept {
+      if (value_.fence == 0) return Status{AGR_STALE};
+      return Status{agr_lock_renew(lock_, key_.data(), key_.size(), &value_, nullptr)};
+    }
+    /// AGR_STALE: it had ended before. After an error it may be tried again.
+    Status release() noexcept {
+      if (value_.fence == 0) return Status{AGR_STALE};
+      const Status status{agr_lock_release(lock_, key_.data(), key_.size(), &value_, nullptr)};
+      if (!status.is_error()) value_ = {};
+      return status;
+    }
+
+   private:
+    friend class DistributedLock;
+    Hold(agr_lock* lock, std::string_view key, agr_lock_hold value) noexcept
+        : lock_(lock), key_(key), value_(value) {}
+    void drop() noexcept {
+      if (value_.fence != 0) (void)agr_lock_release(lock_, key_.data(), key_.size(), &value_, nullptr);
+    }
+
+    agr_lock* lock_;
+    std::string_view key_;
+    agr_lock_hold value_;
+  };
+
+  static Result<DistributedLock> create(const Store& store, const char* name,
+                                        const agr_lock_config& config = lock_config(),
+                                        const agr_store_options* options = nullptr) noexcept {
+    agr_error error{};
+    agr_lock* lock = nullptr;
+    const Status status{agr_lock_create_in_store(store.get(), name, &config, options, &lock, &error)};
+    if (!status) return {status, error};
+    return DistributedLock{lock};
+  }
+
+  /// AGR_LIMITED when it is held, with the time until the next holder's is over.
+  Result<Hold> try_acquire(std::string_view key) noexcept {
+    agr_error error{};
+    agr_lock_hold hold{};
+    int64_t retry_after = 0;
+    const Status status{
+        agr_lock_try_acquire(get(), key.data(), key.size(), &hold, &retry_after, &error)};
+    if (!status) return {status, error, Duration{retry_after}};
+    return Hold{get(), key, hold};
+  }
+
+  /// The same, and waits until it is free. Blocks.
+  Result<Hold> acquire(std::string_view key, Duration timeout = forever) noexcept {
+    agr_error error{};
+    agr_lock_hold hold{};
+    const Status status{
+        agr_lock_acquire(get(), key.data(), key.size(), timeout.count(), &hold, &error)};
+    if (!status) return {status, error};
+    return Hold{get(), key, hold};
+  }
+
+  agr_lock* get() const noexcept { return handle_.get(); }
+
+ private:
+  explicit DistributedLock(agr_lock* lock) noexcept : handle_(lock) {}
+  detail::Handle<agr_lock, agr_lock_destroy> handle_;
 };
 
 // ---- Retry budget ----
