@@ -197,6 +197,33 @@ static void threads_take_what_there_is(agr_store *store, int64_t lease_tokens) {
   agr_limiter_destroy(common);
 }
 
+static pthread_barrier_t start;
+
+static void *takes_at_once(void *unused) {
+  (void)unused;
+  pthread_barrier_wait(&start);
+  if (agr_limiter_try_acquire(common, 1, NULL, NULL) == AGR_OK) atomic_fetch_add(&admitted, 1);
+  return NULL;
+}
+
+/* One asks, and the others wait for it as long as it waits for the store: they too are to go on without. */
+static void who_waits_for_another_goes_on_as_well(agr_store *store) {
+  const agr_limiter_config config = bucket_of(100, hour);
+  for (int on_error = AGR_STORE_ADMIT; on_error <= AGR_STORE_LOCAL; ++on_error) {
+    pthread_t threads[THREADS];
+    common = limiter_in(store, "waited-for", &config, 10, on_error);
+    atomic_store(&admitted, 0);
+    pthread_barrier_init(&start, NULL, THREADS);
+    kill(server.pid, SIGSTOP);
+    for (int i = 0; i < THREADS; ++i) pthread_create(&threads[i], NULL, takes_at_once, NULL);
+    for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
+    kill(server.pid, SIGCONT);
+    CHECK_EQUAL(atomic_load(&admitted), THREADS, on_error == AGR_STORE_ADMIT ? "admit" : "local");
+    pthread_barrier_destroy(&start);
+    agr_limiter_destroy(common);
+  }
+}
+
 int main(void) {
   start_server(&server);
   agr_store *store = open_store(&server, 10 * second), *other = open_store(&server, 10 * second);
@@ -209,6 +236,7 @@ int main(void) {
   agr_store *hasty = open_store(&server, second / 20);
   without_the_store(hasty, "killed");
   without_the_store(hasty, "held");
+  who_waits_for_another_goes_on_as_well(hasty);
   agr_store_destroy(hasty);
   agr_store_destroy(store);
   agr_store_destroy(other);

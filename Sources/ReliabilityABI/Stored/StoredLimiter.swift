@@ -95,10 +95,7 @@ struct StoredLimiter: ~Copyable {
     let isAlone = leaseTokens > 0
     if isAlone {
       if let wait = standing(tokens, maxWait) { return refuse(wait) }
-      guard lock(until: deadline) else {
-        return .failed(
-          buckets.store.pointee.fail(error, "timed out waiting for another thread's answer"))
-      }
+      guard lock(until: deadline) else { return try goOnWithout(tokens, error, take) }
     }
     defer { if isAlone { unlock() } }
     var wait: Int64 = 0
@@ -161,6 +158,27 @@ struct StoredLimiter: ~Copyable {
     buckets.countFallback()
     try front.deposit(missing, now: now())
     return .granted(wait: 0)
+  }
+
+  /// What is done when another thread had no answer for as long as this one may wait.
+  private func goOnWithout(
+    _ tokens: Int64, _ error: UnsafeMutablePointer<agr_error>?,
+    _ take: () throws(Failure) -> Bool
+  ) throws(Failure) -> Answer {
+    let status = buckets.store.pointee.fail(
+      error, "timed out waiting for another thread's answer")
+    for _ in 0..<StoredLimiter.tries {
+      let missing = tokens &- (try front.available(now: now()))
+      if missing > 0 {
+        switch try manage(missing, status) {
+        case .granted: break
+        case .limited(let retryAfter): return refuse(retryAfter)
+        case let failed: return failed
+        }
+      }
+      if try take() { return .granted(wait: 0) }
+    }
+    return refuse(Time.millisecond)
   }
 
   private func refuse(_ retryAfter: Int64) -> Answer {
