@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from redis_server import RedisServer
 
-def run(program: Path) -> str:
-    command = [sys.executable, "-W", "error", str(program)]
+
+def run(program: Path, *arguments: str) -> str:
+    command = [sys.executable, "-W", "error", str(program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -35,6 +37,14 @@ def test_the_workers_share_their_budget(examples: Path) -> None:
     assert "1 of 8 workers was killed" in told
     assert "within the budget: True" in told
     assert "still open: 1 reservation(s)" in told
+
+
+def test_the_hosts_share_their_budget(examples: Path, redis: RedisServer) -> None:
+    told = run(examples / "hosts_sharing_a_budget.py", redis.address)
+    assert told.count(" calls, ") == 7
+    assert "host 0, worker 0" not in told
+    assert "within the budget: True" in told
+    assert "hosts that write the report: 1" in told
 
 
 def test_the_gateway_does_what_it_says(examples: Path) -> None:

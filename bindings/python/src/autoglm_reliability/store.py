@@ -136,7 +136,7 @@ class SQLiteStore(Store):
     max_bytes         that the file may grow to; by default as the disk allows.
     max_batch         calls in one transaction; 64.
 
-    It offers idempotency. After a fork both processes may go on with it.
+    It offers idempotency and leases. After a fork both processes may go on with it.
     """
 
     def __init__(
