@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Optional
@@ -18,9 +20,7 @@ from ._handle import Native
 from .errors import ClosedError, LockLost, StoreError, WaitTimeout
 from .store import Store, options
 
-# A native wait is cut into slices, between which the interpreter looks after signals.
-SLICE = 250_000_000
-# How long a coroutine waits before it asks again: at first, and at the most.
+# How long whoever waits lets pass before asking again: at first, and at the most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.25
 
 
@@ -149,17 +149,15 @@ class DistributedLock(Native):
         return self._try(octets(key, "key"))[0]
 
     def acquire(self, key: Bytes = b"", timeout: Duration = math.inf) -> Hold:
-        """The same, and waits until it is free; raises WaitTimeout. Whoever waits is not served in turn."""
-        data, left = octets(key, "key"), nanoseconds(timeout, "timeout", forever=True)
-        deadline = None if left == c.AGR_FOREVER else self._now() + left
+        """The same, and waits until it is free; raises WaitTimeout. Whoever waits is not
+        served in turn; each try is given the time that a call of the store may take."""
+        data, pauses = octets(key, "key"), self._pauses(timeout)
         while True:
-            hold = c.agr_lock_hold()
-            left = SLICE if deadline is None else min(SLICE, max(0, deadline - self._now()))
-            status = self._call("agr_lock_acquire", data, len(data), left, byref(hold))
-            if status == c.AGR_OK:
-                return Hold(self, data, hold)
-            if deadline is not None and self._now() >= deadline:
-                raise WaitTimeout("the lock is held")
+            hold, retry_after = self._try(data)
+            if hold is not None:
+                return hold
+            # Here and not in the library, where a wait would keep Ctrl-C away.
+            time.sleep(min(next(pauses), retry_after))
 
     async def try_acquire_async(self, key: Bytes = b"") -> Optional[Hold]:
         """As try_acquire; does not block the event loop. A task that is cancelled gives back what it got."""
@@ -167,19 +165,26 @@ class DistributedLock(Native):
 
     async def acquire_async(self, key: Bytes = b"", timeout: Duration = math.inf) -> Hold:
         """As acquire; a task that is cancelled gives back what it got."""
-        data, left = octets(key, "key"), nanoseconds(timeout, "timeout", forever=True)
-        deadline = math.inf if left == c.AGR_FOREVER else seconds(self._now() + left)
-        pause = FIRST_PAUSE
+        data, pauses = octets(key, "key"), self._pauses(timeout)
         while True:
             hold, retry_after = await self._try_async(data)
             if hold is not None:
                 return hold
-            left_over = deadline - seconds(self._now())
-            if left_over <= 0:
+            await asyncio.sleep(min(next(pauses), retry_after))
+
+    def _pauses(self, timeout: Duration) -> Iterator[float]:
+        """Between one try and the next; raises WaitTimeout when the time is over."""
+        left = nanoseconds(timeout, "timeout", forever=True)
+        return self._pauses_until(math.inf if left == c.AGR_FOREVER else seconds(self._now() + left))
+
+    def _pauses_until(self, deadline: float) -> Iterator[float]:
+        pause = FIRST_PAUSE
+        while True:
+            left = deadline - seconds(self._now())
+            if left <= 0:
                 raise WaitTimeout("the lock is held")
             # By chance sooner, so that those who wait do not ask all at once.
-            by_chance = pause * random.uniform(0.5, 1)  # noqa: S311
-            await asyncio.sleep(min(by_chance, retry_after, left_over))
+            yield min(left, pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def hold(self, key: Bytes = b"", timeout: Duration = math.inf) -> Holding:
