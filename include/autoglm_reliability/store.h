@@ -103,7 +103,8 @@ void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
  *
  * What is different:
  * - begin, join, poll, wait and the ends of a lease wait for the store, for the options' timeout_ns at
- *   the longest; if the first call fails sooner than that it is made once more. A wait keeps to its own timeout.
+ *   the longest; if the first call fails sooner than that it is made once more. A wait that is asking
+ *   the store when its own timeout ends has its answer first.
  * - A run of another process is AGR_IN_PROGRESS. Whoever has joined it waits, and the store is
  * asked from time
  *   to time (after 2 ms, then ever less often, at the most each 250 ms) by one of them. A poll asks when

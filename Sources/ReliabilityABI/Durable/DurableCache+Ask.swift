@@ -71,7 +71,10 @@ extension DurableCache {
       let start = systemNow()
       let look = try cache.look(ticket, start, sleeps: deadline > start, keeps: true)
       if case .execute(let lease) = look.answer {
-        let answer = try askAgain(lease, ticket, now: start, deadline, out, error)
+        // A call that the end of the wait cut short would pass for a store that fails: the wait would end in
+        // an error, or the run in a second execution. So it has the time of any call.
+        let end = Time.add(start, self.timeout)
+        let answer = try askAgain(lease, ticket, now: start, end, out, error)
         if let answer, answer != AGR_IN_PROGRESS { return answer }
         if answer != nil && systemNow() >= deadline { return AGR_TIMED_OUT }
         continue

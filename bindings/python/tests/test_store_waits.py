@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable
 from typing import Any, Callable
 
@@ -165,6 +166,37 @@ def test_a_coroutine_that_is_cancelled_gives_back_what_it_gets(own_redis: RedisS
         limiter = limiter_in(store)
         lock = agr.DistributedLock(store, "lock", ttl=HOUR)
         asyncio.run(main())
+
+
+def test_a_wait_that_ends_while_it_asks_is_no_failure_of_the_store(own_redis: RedisServer) -> None:
+    with own_redis.store() as one, own_redis.store(on_error=agr.OnStoreError.LOCAL) as two:
+        lease = cache_in(one).begin("k")
+        assert isinstance(lease, agr.Lease)
+        cache = cache_in(two)
+        ticket = cache.join("k")
+        assert isinstance(ticket, agr.Ticket)
+        results: list[object] = []
+
+        def wait() -> None:
+            try:
+                results.append(ticket.wait(0.2))
+            except agr.ReliabilityError as error:
+                results.append(error)
+
+        before = two.snapshot().calls
+        own_redis.hold_up()
+        started = time.monotonic()
+        thread = threading.Thread(target=wait)
+        thread.start()
+        eventually(lambda: two.snapshot().calls > before, "the store is asked")
+        eventually(lambda: time.monotonic() > started + 0.5, "the wait's own time is over")
+        own_redis.go_on()
+        thread.join(60)
+        # Not a second execution, which the store's silence would have allowed.
+        assert isinstance(results.pop(), agr.WaitTimeout)
+        assert two.snapshot().failures == 0
+        lease.complete(b"once")
+        assert isinstance(ticket.wait(60), agr.Result)
 
 
 def test_decorated_coroutines(stores: tuple[agr.Store, agr.Store]) -> None:
