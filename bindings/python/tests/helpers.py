@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import autoglm_reliability as agr
+
 T = TypeVar("T")
 
 
@@ -65,6 +67,14 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.001)
+
+
+def answers(store: agr.Store) -> bool:
+    try:
+        store.ping(30)
+    except agr.StoreError:
+        return False
+    return True
 
 
 def unique() -> str:

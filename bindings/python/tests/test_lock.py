@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import autoglm_reliability as agr
-from helpers import in_threads, unique
+from helpers import answers, eventually, in_threads, unique
 from redis_server import RedisServer
 
 
@@ -163,7 +163,7 @@ def test_without_the_store_nobody_gets_a_lock(own_redis: RedisServer) -> None:
         with pytest.raises(agr.StoreError), hold:
             pass
         own_redis.go_on()
-        store.ping(30)
+        eventually(lambda: answers(store), "the server is found again")
         # What was asked for in vain may have been taken all the same, and then lasts for its ttl.
         with agr.DistributedLock(store, "lock", timeout=30).hold("later", timeout=60):
             pass

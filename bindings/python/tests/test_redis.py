@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import autoglm_reliability as agr
-from helpers import eventually, unique
+from helpers import answers, eventually, unique
 from redis_server import RedisServer
 from stored import HOUR, breakers, cache_in, limiter_in, opens
 
@@ -86,7 +86,8 @@ def test_nobody_listens(own_redis: RedisServer) -> None:
             limiter_in(store).try_acquire()
         assert store.snapshot().state == agr.BreakerState.OPEN
         own_redis.start()
-        store.ping()
+        # After a failure it is left a pause before a connection is tried again.
+        eventually(lambda: answers(store), "the server is found again")
         assert limiter_in(store).try_acquire()
 
 
