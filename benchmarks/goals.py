@@ -155,7 +155,7 @@ GOALS = [
         1.25,
         known=1.75,
         why="the server runs a script, where PING is answered at once. `floor.redis.script`, which asks for "
-        "the time, reads and writes one key and decides nothing, takes about 1.2 times a PING by itself, "
+        "the time, reads and writes one key and decides nothing, takes 1.2 to 1.3 times a PING by itself, "
         "through bare hiredis; the rest is the bucket's arithmetic in Lua. A PING through the store "
         "(`redis.ping`) takes what one through hiredis takes.",
     ),
