@@ -36,7 +36,25 @@ GOALS = [
         why="what the counter says must become a time on the scale of the system's clock, which sets "
         "it right after every millisecond; the difference is that of `clock` to `floor.counter`.",
     ),
-    Goal("limiter, refused, own clock", "limiter.refused.clock", "clock", 2.0, "above"),
+    Goal(
+        "limiter, refused, own clock",
+        "limiter.refused.clock",
+        "clock",
+        2.0,
+        "above",
+        known=3.5,
+        why="at the edge: 1.3 in one run and 2.0 in another, with the machine's speed.",
+    ),
+    Goal(
+        "limiter, refused, beside the bare counter",
+        "limiter.refused.clock",
+        "floor.counter",
+        2.0,
+        "above",
+        known=14,
+        why="what the counter says must become a time on the system's scale, as above; the refusal itself is "
+        "the line before.",
+    ),
     Goal(
         "breaker, acquire and report, count window",
         "breaker.count.at",
