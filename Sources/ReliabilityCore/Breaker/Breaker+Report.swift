@@ -45,8 +45,8 @@ extension Breaker {
     switch configuration.window {
     case .none: break
     case .count:
-      if counts.append(result, era: current.generation, minimum: minimum) {
-        trip = isReached(counts.counts(era: current.generation)) || trip
+      if let seen = counts.append(result, era: current.generation, minimum: minimum) {
+        trip = isReached(seen) || trip
       }
     case .time:
       if steps.append(result, era: current.generation, minimum: minimum, time) {

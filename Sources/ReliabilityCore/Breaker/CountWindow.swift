@@ -19,6 +19,9 @@ package struct CountWindow: ~Copyable {
   private let anchor = Anchor()
   private let words: AtomicWords
   private static let next = 8
+  /// How many take a position and have not marked it.
+  private static let marking = 16
+  private static let patience = 10_000
   private static let start = 24
   private static let ring = 32
   /// `start` has 24 bits of era above 40 bits of position.
@@ -49,11 +52,11 @@ package struct CountWindow: ~Copyable {
     }
   }
 
-  /// Adds a result. True when the rates must be looked at: it can have raised one, or it is the one
-  /// with which there are enough results.
+  /// Adds a result. The counts up to it when the rates must be looked at: it can have raised one, or it is the
+  /// one with which there are enough results.
   @inline(__always)
-  package func append(_ result: CallResult, era: UInt64, minimum: Int) -> Bool {
-    guard let start = begin(era) else { return false }
+  package func append(_ result: CallResult, era: UInt64, minimum: Int) -> WindowCounts? {
+    guard let start = begin(era) else { return nil }
     return append(result, start, era, minimum)
   }
 
@@ -61,23 +64,51 @@ package struct CountWindow: ~Copyable {
   @inline(__always)
   package func append(
     _ result: CallResult, _ start: UInt64, _ era: UInt64, _ minimum: Int
-  ) -> Bool {
-    let position = words.add(CountWindow.next, 1)
-    if result.isAlarming || position & 15 == 0 {
-      mark(position, (result.failed ? Mark.failed : 0) | (result.slow ? Mark.slow : 0))
+  ) -> WindowCounts? {
+    let position =
+      result.isAlarming ? takeMarked(result) : words.add(CountWindow.next, 1)
+    if !result.isAlarming && position & 15 == 0 { mark(position, 0) }
+    guard words.load(CountWindow.start) == start else {
+      outlived(position, era)
+      return nil
     }
-    guard words.load(CountWindow.start) == start else { return outlived(position, era) }
     let length = CountWindow.distance(start, position &+ 1)
     if length >= CountWindow.longEra { shorten(start, position) }
-    return result.isAlarming || length == UInt64(truncatingIfNeeded: minimum)
+    guard result.isAlarming || length == UInt64(truncatingIfNeeded: minimum) else { return nil }
+    return counts(through: position, start)
+  }
+
+  /// The counts as of a position that was just taken. One before it that is taken and not marked yet would look like a
+  /// quick success: it is waited for, though not for long, for its thread may be held up, or gone.
+  @inline(never)
+  private func counts(through position: UInt64, _ start: UInt64) -> WindowCounts {
+    var patience = CountWindow.patience
+    while patience > 0 && words.loadAcquiring(CountWindow.marking) != 0 { patience &-= 1 }
+    return counts(start, position &+ 1)
+  }
+
+  /// Takes a position and marks it.
+  @inline(never)
+  private func takeMarked(_ result: CallResult) -> UInt64 {
+    words.add(CountWindow.marking, 1)
+    let position = words.add(CountWindow.next, 1)
+    mark(position, (result.failed ? Mark.failed : 0) | (result.slow ? Mark.slow : 0))
+    words.add(CountWindow.marking, UInt64.max)
+    return position
   }
 
   /// The last `size` results of an era.
   package func counts(era: UInt64) -> WindowCounts {
-    var counts = WindowCounts()
     let start = words.loadAcquiring(CountWindow.start)
-    guard start &>> CountWindow.eraShift == era & CountWindow.eraMask else { return counts }
-    let end = words.loadAcquiring(CountWindow.next)
+    guard start &>> CountWindow.eraShift == era & CountWindow.eraMask else {
+      return WindowCounts()
+    }
+    return counts(start, words.loadAcquiring(CountWindow.next))
+  }
+
+  /// The last `size` results of the era that began at `start`, of those before `end`.
+  private func counts(_ start: UInt64, _ end: UInt64) -> WindowCounts {
+    var counts = WindowCounts()
     let length = Swift.min(CountWindow.distance(start, end), size)
     var position = end &- length
     var voids: UInt64 = 0
@@ -121,11 +152,10 @@ package struct CountWindow: ~Copyable {
   }
 
   /// The era changed, or was shortened, while a position was taken: in another era it is void.
-  private func outlived(_ position: UInt64, _ era: UInt64) -> Bool {
+  private func outlived(_ position: UInt64, _ era: UInt64) {
     let start = words.loadAcquiring(CountWindow.start)
-    if start &>> CountWindow.eraShift == era & CountWindow.eraMask { return false }
+    if start &>> CountWindow.eraShift == era & CountWindow.eraMask { return }
     if CountWindow.distance(start, position) < CountWindow.longEra { mark(position, Mark.void) }
-    return false
   }
 
   private func shorten(_ start: UInt64, _ position: UInt64) {
