@@ -23,6 +23,7 @@ extension Store {
     return self.run(call, timeout, error) { status, reply in
       switch status {
       case AGR_OK:
+        guard fence(reply, 1) != 0 else { return garbled(error) }
         out.pointee.fence = fence(reply, 1)
         out.pointee.lost_fence = fence(reply, 2)
         out.pointee.outcome_unknown = out.pointee.lost_fence != 0 ? 1 : 0
@@ -70,7 +71,7 @@ extension Store {
       return AGR_REPLAY
     default: break
     }
-    return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+    return garbled(error)
   }
 
   private func fence(_ reply: Reply, _ index: Int) -> UInt64 {
@@ -86,7 +87,7 @@ extension Store {
     call.argument(Int64(truncatingIfNeeded: fence))
     call.argument(duration: lease)
     call.argument(duration: ttl)
-    return run(call, timeout, error) { status, _ in status }
+    return run(call, timeout, error) { status, _ in answer(status, or: AGR_STALE, error) }
   }
 
   func complete(
@@ -100,7 +101,7 @@ extension Store {
     call.argument(data, length)
     call.argument(duration: ttl)
     return run(call, timeout, error) { status, _ in
-      guard status == AGR_ERR_NEVER_FITS else { return status }
+      guard status == AGR_ERR_NEVER_FITS else { return answer(status, or: AGR_STALE, error) }
       return fail(
         error, AGR_ERR_NEVER_FITS, "more than the run began with", field: "length")
     }
@@ -115,6 +116,6 @@ extension Store {
     call.argument(Int64(truncatingIfNeeded: fence))
     call.argument(isUnknown ? "1" : "0")
     call.argument(duration: ttl)
-    return run(call, timeout, error) { status, _ in status }
+    return run(call, timeout, error) { status, _ in answer(status, or: AGR_STALE, error) }
   }
 }

@@ -30,8 +30,8 @@ extension Store {
       call.argument(&numbers, 48)
     }
     return run(call, timeout, error) { reply in
-      guard let numbers = Doubles(reply, 2 &+ count &* 3) else {
-        return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+      guard let numbers = Doubles(reply, 2 &+ count &* 3), numbers.isStatus else {
+        return garbled(error)
       }
       for index in 0..<count {
         buckets[index].taken = numbers.whole(2 &+ index &* 3)
@@ -65,8 +65,13 @@ extension Store {
   ) -> Int {
     let call = leaseCall(.acquire, lease)
     return run(call, timeout, error) { status, reply in
-      if status == AGR_OK { fence?.pointee = UInt64(max(0, reply.integer(1) ?? 0)) }
-      if status == AGR_LIMITED { retryAfter?.pointee = max(1, reply.duration(1)) }
+      switch status {
+      case AGR_OK:
+        guard let number = reply.integer(1), number > 0 else { return garbled(error) }
+        fence?.pointee = UInt64(number)
+      case AGR_LIMITED: retryAfter?.pointee = max(1, reply.duration(1))
+      default: return garbled(error)
+      }
       return status
     }
   }
@@ -76,7 +81,7 @@ extension Store {
     _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
     let call = leaseCall(script, lease)
-    return run(call, timeout, error) { status, _ in status }
+    return run(call, timeout, error) { status, _ in answer(status, or: AGR_STALE, error) }
   }
 
   // MARK: - Breaker state
@@ -88,8 +93,7 @@ extension Store {
     var call = Call(.breakerRead, key, keys: 1)
     call.key(self, "breaker", key)
     return run(call, timeout, error) { status, reply in
-      breaker(reply, out)
-      return status
+      breaker(reply, out) ? answer(status, or: AGR_STALE, error) : garbled(error)
     }
   }
 
@@ -105,16 +109,20 @@ extension Store {
     call.argument(desired.open_ns / 1000 &+ (desired.open_ns % 1000 > 0 ? 1 : 0))
     call.argument(duration: ttl)
     return run(call, timeout, error) { status, reply in
-      breaker(reply, out)
-      return status
+      breaker(reply, out) ? answer(status, or: AGR_STALE, error) : garbled(error)
     }
   }
 
-  private func breaker(_ reply: Reply, _ out: UnsafeMutablePointer<agr_store_breaker>) {
-    out.pointee.generation = UInt64(max(0, reply.integer(1) ?? 0))
-    out.pointee.state = Int32(truncatingIfNeeded: reply.integer(2) ?? Int64(AGR_BREAKER_CLOSED))
+  /// False: the reply has no state.
+  private func breaker(_ reply: Reply, _ out: UnsafeMutablePointer<agr_store_breaker>) -> Bool {
+    guard let generation = reply.integer(1), generation >= 0, let state = reply.integer(2),
+      state >= Int64(AGR_BREAKER_CLOSED), state <= Int64(AGR_BREAKER_HALF_OPEN)
+    else { return false }
+    out.pointee.generation = UInt64(generation)
+    out.pointee.state = Int32(truncatingIfNeeded: state)
     out.pointee.trips = UInt32(truncatingIfNeeded: max(0, reply.integer(3) ?? 0))
     out.pointee.open_ns = out.pointee.state == Int32(AGR_BREAKER_OPEN) ? reply.duration(4) : 0
+    return true
   }
 
   func probe(
@@ -128,8 +136,11 @@ extension Store {
     call.argument(owner, 16)
     call.argument(duration: ttl)
     return run(call, timeout, error) { status, reply in
-      if status == AGR_OPEN { retryAfter?.pointee = max(1, reply.duration(1)) }
-      return status
+      if status == AGR_OPEN {
+        retryAfter?.pointee = max(1, reply.duration(1))
+        return status
+      }
+      return answer(status, or: AGR_STALE, error)
     }
   }
 }

@@ -97,7 +97,7 @@ extension Store {
   ) -> Int {
     run(call, timeout, error) { reply in
       guard let array = Reply(array: reply), let status = array.integer(0) else {
-        return fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+        return garbled(error)
       }
       return body(Int(status), array)
     }
@@ -168,6 +168,16 @@ extension Store {
         }
       }
     }
+  }
+
+  /// A reply that the script does not give.
+  func garbled(_ error: UnsafeMutablePointer<agr_error>?) -> Int {
+    fail(error, AGR_ERR_STORE, "the reply is not what the script answers")
+  }
+
+  /// A status that must be AGR_OK or one other.
+  func answer(_ status: Int, or other: Int, _ error: UnsafeMutablePointer<agr_error>?) -> Int {
+    status == AGR_OK || status == other ? status : garbled(error)
   }
 
   private func bounded(_ count: inout Int) -> Bool {
@@ -297,6 +307,9 @@ struct Doubles {
   private func number(_ index: Int) -> Double {
     Double(bitPattern: base.loadUnaligned(fromByteOffset: index &* 8, as: UInt64.self))
   }
+
+  /// Whether the first is one that `take` answers: 0 or 1.
+  var isStatus: Bool { number(0) == 0 || number(0) == 1 }
 
   /// Rounded down; 0 for what is no number of tokens.
   func whole(_ index: Int) -> Int64 {

@@ -14,16 +14,18 @@ package struct CountWindow: ~Copyable {
     static let lapShift: UInt64 = 48
   }
 
-  /// The next position, which every result writes; the era beside its first position, which they only read, so
-  /// that it is in another cache line; and the ring.
   private let anchor = Anchor()
+  /// Three numbers, each in a cache line of its own, and the ring.
   private let words: AtomicWords
+  /// The next position: every result writes it.
   private static let next = 8
-  /// How many take a position and have not marked it.
+  /// How many are taking a position that they will mark, and have not yet.
   private static let marking = 16
-  private static let patience = 10_000
+  /// The era, beside its first position, which results only read.
   private static let start = 24
   private static let ring = 32
+  /// How often `marking` is looked at before nobody is waited for any more.
+  private static let patience = 10_000
   /// `start` has 24 bits of era above 40 bits of position.
   private static let eraShift: UInt64 = 40
   private static let eraMask: UInt64 = (1 << 24) - 1
@@ -65,9 +67,7 @@ package struct CountWindow: ~Copyable {
   package func append(
     _ result: CallResult, _ start: UInt64, _ era: UInt64, _ minimum: Int
   ) -> WindowCounts? {
-    let position =
-      result.isAlarming ? takeMarked(result) : words.add(CountWindow.next, 1)
-    if !result.isAlarming && position & 15 == 0 { mark(position, 0) }
+    let position = result.isAlarming ? takeMarked(result) : take()
     guard words.load(CountWindow.start) == start else {
       outlived(position, era)
       return nil
@@ -85,6 +85,14 @@ package struct CountWindow: ~Copyable {
     var patience = CountWindow.patience
     while patience > 0 && words.loadAcquiring(CountWindow.marking) != 0 { patience &-= 1 }
     return counts(start, position &+ 1)
+  }
+
+  /// Takes a position for a quick success. The first of a word makes the word its lap's.
+  @inline(__always)
+  private func take() -> UInt64 {
+    let position = words.add(CountWindow.next, 1)
+    if position & 15 == 0 { mark(position, 0) }
+    return position
   }
 
   /// Takes a position and marks it.
