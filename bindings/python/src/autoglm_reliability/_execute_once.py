@@ -58,12 +58,12 @@ async def execute_async(
     fingerprint: Bytes,
     timeout: Duration,
 ) -> bytes:
-    answer = await _asked(cache, lambda: cache.join(key, fingerprint=fingerprint))
+    answer = await asked_of(cache, lambda: cache.join(key, fingerprint=fingerprint))
     if isinstance(answer, Ticket):
         try:
-            answer = await _wait_async(cache, answer, timeout)
+            answer = await wait_async(cache, answer, timeout)
         except BaseException:
-            _let_go(answer)
+            let_go(answer)
             raise
     if isinstance(answer, Result):
         return _replayed(answer)
@@ -85,12 +85,12 @@ async def execute_async(
                 await _shielded(cache, lease.abandon)
 
 
-async def _asked(cache: IdempotencyCache, ask: Callable[[], Joined]) -> Joined:
+async def asked_of(cache: IdempotencyCache, ask: Callable[[], Joined]) -> Joined:
     """Asks in a thread if that may wait for a store. Whoever is cancelled meanwhile lets go of the answer."""
-    return await asked(ask, _let_go) if cache._waits else ask()
+    return await asked(ask, let_go) if cache._waits else ask()
 
 
-def _let_go(answer: Optional[Union[Lease, Result, Ticket]]) -> None:
+def let_go(answer: Optional[Union[Lease, Result, Ticket]]) -> None:
     with suppress(ReliabilityError):
         if isinstance(answer, Lease):
             answer.abandon()
@@ -109,14 +109,14 @@ async def _shielded(cache: IdempotencyCache, end: Callable[[], object]) -> None:
         end()
 
 
-async def _wait_async(cache: IdempotencyCache, ticket: Ticket, timeout: Duration) -> Answer:
+async def wait_async(cache: IdempotencyCache, ticket: Ticket, timeout: Duration) -> Answer:
     """Watches the ticket's eventfd, and asks at the latest when the run's lease has expired: nobody
     signals the end of a run that was lost, or of another process."""
     loop = asyncio.get_running_loop()
     longest = nanoseconds(timeout, "timeout", forever=True)
     deadline = None if longest == c.AGR_FOREVER else loop.time() + longest / 1e9
     while True:
-        answer = await _asked(cache, ticket.poll)
+        answer = await asked_of(cache, ticket.poll)
         if answer is not None:
             return answer
         wait = ticket.expires_in

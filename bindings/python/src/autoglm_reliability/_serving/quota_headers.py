@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What responses tell of rate limits: RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers,
+version 10), and the `x-ratelimit-*` that the clients of LLM APIs read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ReliabilityError
+from .incoming import Headers
+
+KINDS = ("requests", "tokens")
+_LIMIT = tuple(f"x-ratelimit-limit-{kind}".encode() for kind in KINDS)
+_REMAINING = tuple(f"x-ratelimit-remaining-{kind}".encode() for kind in KINDS)
+_RESET = tuple(f"x-ratelimit-reset-{kind}".encode() for kind in KINDS)
+
+
+def of(limits: Sequence[tuple[Any, ...]]) -> Headers:
+    """Of each limit with the key that a request has in it; the `x-ratelimit-*` are those of the first limit
+    of their kind."""
+    headers: Headers = []
+    policies, states = [], []
+    seen = [False, False]
+    for limit, key in limits:
+        for kind, limiter in enumerate((limit.requests, limit.tokens)):
+            if limiter is None:
+                continue
+            try:
+                left = limiter.available(key)
+            except ReliabilityError:
+                continue  # it is only told
+            capacity, window = _policy(limiter._config)
+            left = max(0, min(left, capacity))
+            reset = window * (capacity - left) / capacity
+            name = limit.names[kind]
+            policies.append(f'"{name}";q={capacity};w={math.ceil(window)}')
+            states.append(f'"{name}";r={left};t={math.ceil(reset)}')
+            if not seen[kind]:
+                seen[kind] = True
+                headers += (
+                    (_LIMIT[kind], b"%d" % capacity),
+                    (_REMAINING[kind], b"%d" % left),
+                    (_RESET[kind], duration(reset)),
+                )
+    if states:
+        headers.append((b"ratelimit-policy", ", ".join(policies).encode()))
+        headers.append((b"ratelimit", ", ".join(states).encode()))
+    return headers
+
+
+def _policy(config: Any) -> tuple[int, float]:
+    """The capacity, and the seconds in which an empty bucket is full."""
+    capacity, refill = config.capacity, config.refill_tokens
+    return capacity, capacity * config.refill_interval_ns / (refill or 1) / 1e9
+
+
+def duration(seconds: float) -> bytes:
+    """As Go writes durations: "17ms", "1.5s", "6m0s"; rounded up to milliseconds."""
+    milliseconds = math.ceil(seconds * 1e3)
+    if milliseconds < 1000:
+        return b"%dms" % milliseconds if milliseconds else b"0s"
+    minutes, rest = divmod(milliseconds, 60_000)
+    tail = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{tail}".encode()
+    return (f"{minutes}m{tail}" if minutes else tail).encode()
