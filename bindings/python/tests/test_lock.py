@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,9 @@ def test_a_holder_that_died_is_followed_by_a_larger_fence(redis: RedisServer) ->
     queue = context.SimpleQueue()
     child = context.Process(target=take_and_die, args=(redis.address, prefix, queue))
     child.start()
-    fence = queue.get()
     child.join(60)
     assert child.exitcode == 7
+    fence = queue.get()
     with redis.store(prefix=prefix) as store, agr.DistributedLock(store, "lock").hold("k", 60) as hold:
         assert hold.fence > fence
 
@@ -197,9 +198,12 @@ def test_coroutines_take_turns(store: agr.RedisStore) -> None:
     assert sorted(set(fences)) == fences
 
 
-def test_an_interrupt_ends_a_wait(store: agr.RedisStore) -> None:
+def test_an_interrupt_ends_a_wait(store: agr.RedisStore, request: pytest.FixtureRequest) -> None:
     import _thread
 
+    # A process that was started in the background may have been told to ignore interrupts.
+    before_test = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before_test))
     lock = agr.DistributedLock(store, "interrupted")
     with lock.hold():
         before = store.snapshot().calls

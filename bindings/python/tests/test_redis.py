@@ -332,9 +332,9 @@ def test_a_worker_that_was_killed_is_told_of(redis: RedisServer) -> None:
     queue = context.SimpleQueue()
     child = context.Process(target=begin_and_die, args=(redis.address, prefix, queue))
     child.start()
-    fence = queue.get()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
+    fence = queue.get()
     with redis.store(prefix=prefix) as store, cache_in(store) as cache:
         told: list[tuple[bool, int, int]] = []
 
