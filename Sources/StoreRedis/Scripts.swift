@@ -294,18 +294,19 @@ struct ScriptNames {
 
   private let digits: UnsafeMutablePointer<UInt8>
 
-  /// In memory of so many bytes.
-  init(_ memory: UnsafeMutableRawPointer) {
+  /// In memory of so many bytes; `nil` when OpenSSL has none for its own.
+  init?(_ memory: UnsafeMutableRawPointer) {
     digits = memory.bindMemory(to: UInt8.self, capacity: ScriptNames.bytes)
     let hexadecimal: StaticString = "0123456789abcdef"
     for number in 0..<Script.count {
       guard let script = Script(rawValue: number) else { continue }
       var hash = InlineArray<20, UInt8>(repeating: 0)
-      withUnsafeMutableBytes(of: &hash) { raw in
-        _ = SHA1(
+      let isHashed = withUnsafeMutableBytes(of: &hash) { raw in
+        SHA1(
           script.text.utf8Start, script.text.utf8CodeUnitCount,
-          raw.baseAddress?.assumingMemoryBound(to: UInt8.self))
+          raw.baseAddress?.assumingMemoryBound(to: UInt8.self)) != nil
       }
+      guard isHashed else { return nil }
       for index in 0..<20 {
         digits[number &* 40 &+ index &* 2] = hexadecimal.utf8Start[Int(hash[index] &>> 4)]
         digits[number &* 40 &+ index &* 2 &+ 1] = hexadecimal.utf8Start[Int(hash[index] & 15)]

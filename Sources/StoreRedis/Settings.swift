@@ -174,9 +174,8 @@ struct Settings {
     let usual: StaticString = "127.0.0.1"
     let port: StaticString = sentinel == nil ? "6379" : "26379"
     guard let text else {
-      addresses[0] = Address(usual.utf8Start, usual.utf8CodeUnitCount, defaultPort: port)
+      addresses[0] = try Address(usual.utf8Start, usual.utf8CodeUnitCount, defaultPort: port)
       addressCount = 1
-      guard addresses[0] != nil else { throw .noMemory }
       return
     }
     let length = strnlen(text, 1024)
@@ -189,10 +188,7 @@ struct Settings {
       guard addressCount < Settings.mostAddresses else {
         throw .argument("address", "must be 16 addresses at the most")
       }
-      guard let address = Address(bytes + start, end &- start, defaultPort: port) else {
-        throw .argument("address", "must be host, host:port, [v6]:port or unix:/path")
-      }
-      addresses[addressCount] = address
+      addresses[addressCount] = try Address(bytes + start, end &- start, defaultPort: port)
       addressCount &+= 1
       start = end &+ 1
     }

@@ -12,10 +12,10 @@ struct Store {
 
   /// `nil` without memory, and then the settings are the caller's still.
   init?(_ settings: UnsafeMutablePointer<Settings>, names memory: UnsafeMutableRawPointer) {
-    guard let servers = Servers.make(settings) else { return nil }
+    guard let names = ScriptNames(memory), let servers = Servers.make(settings) else { return nil }
     self.settings = settings
+    self.names = names
     known = servers
-    names = ScriptNames(memory)
   }
 
   func free() {
@@ -33,15 +33,21 @@ struct Call: ~Copyable {
   let isRepeatable: Bool
   private(set) var tail = Bytes()
   private(set) var parts = 0
+  /// Of one of its keys.
+  private(set) var fault: Fault?
+
+  static let longestKey = 1 << 20
 
   /// `keys` of which there are so many are appended before any argument.
   init(_ script: Script, _ key: agr_store_key, keys: Int, isRepeatable: Bool = true) {
     self.script = script
     self.isRepeatable = isRepeatable
+    fault = Call.fault(of: key)
     slot =
-      key.space.map {
+      fault == nil
+      ? key.space.map {
         Servers.slot($0.assumingMemoryBound(to: UInt8.self), key.space_length)
-      } ?? 0
+      } ?? 0 : 0
     argument(Int64(keys))
   }
 
@@ -49,6 +55,8 @@ struct Call: ~Copyable {
   mutating func key(
     _ store: Store, _ group: StaticString, _ key: agr_store_key, _ hasKey: Bool = true
   ) {
+    fault = fault ?? Call.fault(of: key)
+    guard fault == nil else { return }
     var name = Bytes()
     if let prefix = store.settings.pointee.prefix { name.append(prefix.base, prefix.count) }
     name.append(":")
@@ -63,6 +71,20 @@ struct Call: ~Copyable {
     parts &+= 1
     tail.part(name.base, name.count)
     if name.isVoid { tail.makeVoid() }
+  }
+
+  private static func fault(of key: agr_store_key) -> Fault? {
+    guard key.space != nil, key.space_length >= 1, key.space_length <= 63 else {
+      return .argument("space", "must be 1 ... 63 bytes")
+    }
+    guard key.length <= longestKey else {
+      return Fault(
+        status: AGR_ERR_NEVER_FITS, field: "key_length", message: "must be 0 ... 1,048,576")
+    }
+    guard key.data != nil || key.length == 0 else {
+      return .argument("key", "must not be NULL with a length")
+    }
+    return nil
   }
 
   mutating func argument(_ number: Int64) {
@@ -108,6 +130,9 @@ extension Store {
     _ call: borrowing Call, _ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?,
     _ body: (UnsafeMutablePointer<redisReply>) -> Int
   ) -> Int {
+    if let fault = call.fault {
+      return fail(error, fault.status, fault.message, field: fault.field)
+    }
     let deadline = credis_now_ns() &+ min(max(timeout, 1), 1 << 60)
     var node = servers.owner(of: call.slot)
     var isAsking = false

@@ -39,12 +39,17 @@ struct Address {
     return port.equals(theirs)
   }
 
-  /// Reads `host`, `host:port`, `[v6]:port` or `unix:/path`; `nil` when it is none of these, or without memory.
-  init?(_ bytes: UnsafePointer<UInt8>, _ count: Int, defaultPort: StaticString) {
+  /// Reads `host`, `host:port`, `[v6]:port` or `unix:/path`.
+  init(
+    _ bytes: UnsafePointer<UInt8>, _ count: Int, defaultPort: StaticString
+  ) throws(Fault) {
+    let unreadable = Fault.argument(
+      "address", "must be host, host:port, [v6]:port or unix:/path")
     let scheme: StaticString = "unix:"
     if count > 5, memcmp(bytes, scheme.utf8Start, 5) == 0 {
       // Longer paths fit into no address of a socket.
-      guard count < 5 + 108, let path = Text(bytes + 5, count &- 5) else { return nil }
+      guard count < 5 + 108 else { throw unreadable }
+      guard let path = Text(bytes + 5, count &- 5) else { throw .noMemory }
       host = path
       port = nil
       return
@@ -54,34 +59,34 @@ struct Address {
     var portStart = -1
     if count > 2 && bytes[0] == 0x5b {
       hostStart = 1
-      guard let close = Address.find(0x5d, bytes, count) else { return nil }
+      guard let close = Address.find(0x5d, bytes, count) else { throw unreadable }
       hostEnd = close
       if close &+ 1 < count {
-        guard bytes[close &+ 1] == 0x3a else { return nil }
+        guard bytes[close &+ 1] == 0x3a else { throw unreadable }
         portStart = close &+ 2
       }
     } else if let colon = Address.find(0x3a, bytes, count) {
       hostEnd = colon
       portStart = colon &+ 1
     }
-    guard hostEnd > hostStart, hostEnd &- hostStart <= 255 else { return nil }
+    guard hostEnd > hostStart, hostEnd &- hostStart <= 255 else { throw unreadable }
     if portStart >= 0 {
       var value = 0
-      guard portStart < count, count &- portStart <= 5 else { return nil }
+      guard portStart < count, count &- portStart <= 5 else { throw unreadable }
       for index in portStart..<count {
-        guard bytes[index] >= 0x30 && bytes[index] <= 0x39 else { return nil }
+        guard bytes[index] >= 0x30 && bytes[index] <= 0x39 else { throw unreadable }
         value = value &* 10 &+ Int(bytes[index] &- 0x30)
       }
-      guard value >= 1 && value <= 65_535 else { return nil }
+      guard value >= 1 && value <= 65_535 else { throw unreadable }
     }
-    guard let host = Text(bytes + hostStart, hostEnd &- hostStart) else { return nil }
+    guard let host = Text(bytes + hostStart, hostEnd &- hostStart) else { throw .noMemory }
     let made =
       portStart >= 0
       ? Text(bytes + portStart, count &- portStart)
       : Text(defaultPort.utf8Start, defaultPort.utf8CodeUnitCount)
     guard let made else {
       host.free()
-      return nil
+      throw .noMemory
     }
     self.host = host
     port = made

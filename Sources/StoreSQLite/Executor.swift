@@ -18,19 +18,20 @@ struct Executor: ~Copyable {
   private static let longLog: Int32 = 1000
   private let logPages: UnsafeMutablePointer<Int32>
 
+  /// Takes the configuration over, also when it throws.
   init(_ configuration: Configuration) throws(Trouble) {
-    let cursor = try SweepCursor()
-    guard let pages = platform_allocate(MemoryLayout<Int32>.size) else { throw .noMemory }
-    let keys: KeyBuffer
+    let pages = platform_allocate(MemoryLayout<Int32>.size)
     do throws(Trouble) {
+      guard let pages else { throw .noMemory }
+      let cursor = try SweepCursor()
       keys = try KeyBuffer()
+      self.cursor = cursor
+      logPages = pages.bindMemory(to: Int32.self, capacity: 1)
     } catch {
       platform_free(pages)
+      platform_free(configuration.path)
       throw error
     }
-    logPages = pages.bindMemory(to: Int32.self, capacity: 1)
-    self.cursor = cursor
-    self.keys = keys
     self.configuration = configuration
     boot = csqlite_boot()
   }
