@@ -59,10 +59,10 @@ class Request:
         if self.costs is not None:
             costs: Sequence[Any] = (self.costs,) if isinstance(self.costs, int) else self.costs
             write_costs(request.costs, costs, unknown=0)
-        request.deadline_ns = self._deadline(policy._now())
+        request.deadline_ns = self._deadline(policy)
         return request, kept
 
-    def _deadline(self, now: int) -> int:
+    def _deadline(self, policy: Native) -> int:
         if self.deadline is not None:
             if self.timeout is not None:
                 raise ArgumentError("timeout and deadline exclude each other", "deadline")
@@ -70,7 +70,7 @@ class Request:
         if self.timeout is not None:
             left = nanoseconds(self.timeout, "timeout", forever=True)
             # 0 would mean the policy's own time-out; there are no longer deadlines than the last.
-            return max(1, min(now + left, c.AGR_TIME_MAX_NS))
+            return max(1, min(policy._now() + left, c.AGR_TIME_MAX_NS))
         return 0
 
 

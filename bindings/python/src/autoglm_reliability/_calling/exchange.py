@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request from its first attempt to the last byte of its answer: one call of a policy. It does no I/O."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Optional, cast
+
+from .. import _generated as c
+from .._convert import Duration
+from .._report import _refusal
+from ..call import Call
+from ..classify import SUCCESS, AttemptOutcome
+from ..errors import ClosedError, DeadlineExceeded, RateLimited
+from ..policy import Policy
+from ..propagation import ATTEMPT_HEADER, LONGEST_MS, TIMEOUT_HEADER, current_inbound
+from ..request import DEFAULTS, Request
+from .hosts import NANOSECOND, Hosts
+from .options import Options
+
+if TYPE_CHECKING:
+    from .._handle import Native
+
+#: Methods that may be repeated by what they mean (RFC 9110, 9.2.2).
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+#: Methods that get a key.
+KEYED = frozenset({"POST", "PATCH"})
+
+
+class _Written(Request):
+    """As it is asked for each time, it is put into C's form once."""
+
+    def _write(self, policy: Native) -> tuple[Optional[c.agr_request], list[bytes]]:
+        return _WRITTEN if self is _REPEATABLE else super()._write(policy)
+
+
+# What tells the policy that a request which was sent and had no reply may be sent again.
+_REPEATABLE = _Written(key=b"repeatable")
+_WRITTEN = Request._write(_REPEATABLE, cast("Native", None))  # only a deadline is a policy's
+
+
+class Exchange:
+    """
+    repeatable  the request may be made again though it may have been executed.
+    resendable  its body can be sent again at all.
+    until       when all of it has to be over at the latest, on time.monotonic().
+    limit       the same of the present attempt; math.inf: never.
+    failure     how the last attempt that failed did so.
+    """
+
+    __slots__ = ("_call", "_request", "_single", "failure", "host", "limit", "options", "repeatable")
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        origin: str,
+        options: Options,
+        repeatable: bool,
+        resendable: bool,
+        costs: Optional[Sequence[int]] = None,
+        until: float = math.inf,
+    ) -> None:
+        inbound = current_inbound()
+        self._single = not resendable or (inbound.retried_outside and not options.nested_retries)
+        self.options = options
+        self.repeatable = repeatable
+        self.limit = math.inf
+        self.failure: Optional[AttemptOutcome] = None
+        self._request = _REPEATABLE if repeatable else DEFAULTS
+        if costs is not None:
+            self._request = replace(self._request, costs=costs)
+        self._begin(hosts, origin)
+        until = min(until, inbound.deadline)
+        if until < math.inf and until - time.monotonic() < self.remaining:
+            self._begin_again(until - time.monotonic())
+
+    def _begin(self, hosts: Hosts, origin: str) -> None:
+        while True:
+            self.host = hosts.find(origin)
+            try:
+                self._call = self.host.policy.begin(self._request)
+            except ClosedError:
+                # Another thread's new origin may just have taken its place in the table.
+                if hosts.find(origin) is self.host:
+                    raise
+                continue
+            break
+
+    def _begin_again(self, left: float) -> None:
+        """With less time than the policy would give. A call that is closed before its end counts nowhere."""
+        self._call.close()
+        self._call = self.host.policy.begin(replace(self._request, timeout=max(0.0, left)))
+
+    @property
+    def policy(self) -> Policy:
+        return self.host.policy
+
+    @property
+    def kind(self) -> int:
+        """What to do next: an AGR_STEP_*."""
+        kind: int = self._call._raw.kind
+        return kind
+
+    @property
+    def call(self) -> Call:
+        return self._call
+
+    @property
+    def number(self) -> int:
+        number: int = self._call._raw.attempt
+        return number
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline; math.inf: there is none."""
+        left: int = self._call._raw.remaining_ns
+        return math.inf if left == c.AGR_FOREVER else left / NANOSECOND
+
+    def pause(self) -> float:
+        """Seconds to wait before the first attempt, because the server has told an earlier request so; after
+        them, resume(). Raises when that is longer than anybody waits."""
+        wait = self.host.pause()
+        if wait == 0.0 or self._call._raw.kind != c.AGR_STEP_ATTEMPT:
+            return 0.0
+        wait += random.random() * min(1.0, wait / 4)  # noqa: S311 - not all that wait are to come at once
+        if wait > min(self.remaining, self.options.max_pause):
+            late = wait <= self.options.max_pause
+            self._call.close()
+            kind = DeadlineExceeded if late else RateLimited
+            raise kind("the server has asked to be left alone", retry_after=wait)
+        return wait
+
+    def resume(self, waited: float) -> None:
+        """The call begins only now: while it waits, it is not to hold a breaker's permit, nor tokens."""
+        self._begin_again(self.remaining - waited)
+
+    @property
+    def attempt_time(self) -> float:
+        """The seconds that the attempt may take; math.inf: no limit."""
+        raw = self._call._raw
+        left: int = min(raw.remaining_ns, raw.attempt_timeout_ns)
+        return math.inf if left == c.AGR_FOREVER else left / NANOSECOND
+
+    def start(self) -> float:
+        """Begins an attempt: its limit."""
+        self.limit = time.monotonic() + self.attempt_time
+        return self.limit
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What this attempt tells the server."""
+        raw = self._call._raw
+        attempt = (ATTEMPT_HEADER, str(raw.attempt))
+        left = min(raw.remaining_ns, raw.attempt_timeout_ns) // 1_000_000
+        return (attempt,) if left >= LONGEST_MS else (attempt, (TIMEOUT_HEADER, str(left)))
+
+    def rest(self, delay: Optional[Duration]) -> None:
+        """The server has said when it wants the next request."""
+        if isinstance(delay, (int, float)) and 0 < delay < math.inf:
+            self.host.rest(delay)
+
+    def fail(self, outcome: AttemptOutcome) -> None:
+        """The attempt failed; `kind` says what follows."""
+        self.rest(outcome.server_delay)
+        self.failure = outcome
+        if self._single:
+            outcome = replace(outcome, server_delay=math.inf)
+        self._call._go_on(outcome)
+
+    def go_on(self) -> None:
+        """After a wait."""
+        self._call._go_on()
+
+    def commit(self) -> None:
+        """A byte of the answer is passed on."""
+        self._call.commit()
+
+    def succeed(self, costs: Sequence[Optional[int]] = ()) -> None:
+        self._call._go_on(AttemptOutcome.success(costs=costs) if costs else SUCCESS)
+        self._call.close()
+
+    def close(self) -> None:
+        """Before its end that is neutral: whoever asked has gone away."""
+        self._call.close()
+
+    def refusal(self) -> Exception:
+        return _refusal(self._call.step)
+
+    @property
+    def closed(self) -> bool:
+        return self._call.closed

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attempts of a request, and the body of its answer. It is written once, as coroutines: a blocking
+transport runs them with an IO that never suspends, see run_now."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Sequence
+from typing import Any, Generic, Optional, Protocol, TypeVar
+
+from .. import _generated as c
+from ..errors import Refused
+from .answer import classify_answer
+from .body import ERROR_BODY_BYTES, OF_THE_ACCOUNT, error_names
+from .exchange import Exchange
+from .failure import Kinds, classify_failure
+from .limits import Get, used_up
+from .usage import TAIL_BYTES, real_costs
+
+T = TypeVar("T")
+
+
+class Answer(ABC):
+    """A response whose body has not been read."""
+
+    status: int
+    get: Get
+
+    @abstractmethod
+    def says_zero(self) -> bool:
+        """Whether the value of any header is 0, as of a limit that is used up."""
+
+    @abstractmethod
+    async def read(self) -> Optional[bytes]:
+        """The next bytes; None: that was all."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    def decoded(self, body: bytes) -> bytes:
+        """The body without its content encoding."""
+
+
+A = TypeVar("A", bound=Answer)
+C = TypeVar("C", bound=Answer, covariant=True)
+
+
+class IO(Protocol[C]):
+    kinds: Kinds
+
+    async def send(self, exchange: Exchange) -> C: ...
+
+    async def within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
+        """Raises when time.monotonic() reaches the limit before the work has ended."""
+
+    async def sleep(self, exchange: Exchange, duration: float) -> None: ...
+
+    async def wait(self, exchange: Exchange) -> None:
+        """As long as the exchange's step says."""
+
+    def refused(self, error: Refused) -> Exception:
+        """The same as an exception of the library's."""
+
+
+def run_now(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine which never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    work.close()
+    raise RuntimeError("a blocking transport has suspended")
+
+
+class Run(Generic[A]):
+    """
+    answer          the one to pass on, once obtain() has returned.
+    held            of its body what has been read already.
+    whole           that is all of it.
+    of_the_account  it was refused for the credentials' sake, not the request's.
+    """
+
+    def __init__(self, io: IO[A], exchange: Exchange, charged: int = 0) -> None:
+        self._io = io
+        self.exchange = exchange
+        self._charged = charged
+        self.answer: Optional[A] = None
+        self.held = b""
+        self.whole = False
+        self.of_the_account = False
+        self._error: Optional[Exception] = None
+        self._passed = 0
+        self._digest = hashlib.sha256() if exchange.options.retry_after_first_byte else None
+        self._tail = b""
+
+    async def obtain(self) -> A:
+        """Makes attempts until there is an answer to pass on: a good one, or the last one. Raises the last
+        attempt's exception, or a refusal."""
+        try:
+            wait = self.exchange.pause()
+            if wait:
+                await self._io.sleep(self.exchange, wait)
+                self.exchange.resume(wait)
+            return await self._attempts()
+        except Refused as error:
+            await self.close()
+            raise self._io.refused(error) from error.__cause__
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _attempts(self) -> A:
+        exchange = self.exchange
+        while True:
+            kind = exchange.kind
+            if kind == c.AGR_STEP_ATTEMPT:
+                await self._drop()
+                if await self._attempt():
+                    assert self.answer is not None
+                    return self.answer
+            elif kind == c.AGR_STEP_DONE:
+                return self._conclude()
+            else:
+                if not self.whole:
+                    await self._drop()  # its connection is not to wait as well
+                await self._io.wait(exchange)
+                exchange.go_on()
+
+    async def _attempt(self) -> bool:
+        """Whether there is a good answer."""
+        exchange, self._error = self.exchange, None
+        try:
+            limit = exchange.start()
+            answer = await self._io.within(limit, self._send())
+        except Exception as error:
+            self._error = error
+            await self._drop()
+            exchange.fail(classify_failure(error, self._io.kinds))
+            return False
+        if answer.status >= 400:
+            self._judge(answer)
+            return False
+        if answer.says_zero():
+            exchange.rest(used_up(answer.get))
+        if self.whole:
+            exchange.succeed(self._costs(self.held))
+        return True
+
+    async def _send(self) -> A:
+        self.answer = answer = await self._io.send(self.exchange)
+        if answer.status >= 400:
+            await self._hold(ERROR_BODY_BYTES)
+        elif self._is_held(answer):
+            await self._hold(self.exchange.options.hold_json)
+        return answer
+
+    def _is_held(self, answer: A) -> bool:
+        if not self.exchange.options.hold_json or self._digest is not None:
+            return False
+        return (answer.get("content-type") or "").startswith("application/json")
+
+    async def _hold(self, most: int) -> None:
+        """Reads the body as far as it is held before anything is passed on."""
+        assert self.answer is not None
+        parts: list[bytes] = []
+        length = 0
+        while length <= most:
+            part = await self.answer.read()
+            if part is None:
+                self.whole = True
+                await self.answer.close()
+                break
+            parts.append(part)
+            length += len(part)
+        self.held = b"".join(parts)
+
+    def _judge(self, answer: A) -> None:
+        exchange = self.exchange
+        names: tuple[str, ...] = ()
+        if self.whole and "json" in (answer.get("content-type") or ""):
+            names = error_names(answer.decoded(self.held))
+        self.of_the_account = answer.status in (401, 402, 403) or not OF_THE_ACCOUNT.isdisjoint(names)
+        repeatable = exchange.repeatable
+        exchange.fail(classify_answer(exchange.policy, answer.status, answer.get, names, repeatable))
+
+    def _conclude(self) -> A:
+        """When the policy has said that this is the end: what the last attempt gave."""
+        refusal = self.exchange.refusal() if self._error is None and self.answer is None else None
+        self.exchange.close()
+        if self.answer is not None:
+            return self.answer
+        error, self._error = refusal or self._error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error, refusal  # its traceback holds this frame
+
+    async def next(self) -> Optional[bytes]:
+        """The next bytes to pass on; None: that was all. Raises what broke the stream."""
+        if self.held:
+            held, self.held = self.held, b""
+            return self._pass(held)
+        if self.whole or self.answer is None:
+            return None
+        while True:
+            try:
+                part = await self._io.within(self.exchange.limit, self.answer.read())
+            except Exception as error:
+                if not await self._resumed(error):
+                    raise
+                continue
+            except BaseException:
+                await self.close()
+                raise
+            if part is not None:
+                return self._pass(part)
+            self.whole = True
+            if not self.exchange.closed:
+                self.exchange.succeed(self._costs(self._tail))
+            return None
+
+    def _pass(self, part: bytes) -> bytes:
+        if self._digest is not None:
+            self._digest.update(part)
+        elif self._passed == 0 and not self.exchange.closed:
+            self.exchange.commit()
+        self._passed += len(part)
+        if self._charged:
+            self._tail = (self._tail + part)[-TAIL_BYTES:]
+        return part
+
+    async def _resumed(self, error: Exception) -> bool:
+        """After a break: whether there is another answer, now at the same place."""
+        exchange = self.exchange
+        if exchange.closed:
+            return False
+        await self._drop()
+        exchange.fail(classify_failure(error, self._io.kinds))
+        if self._digest is None:
+            exchange.close()
+            return False
+        try:
+            answer = await self._attempts()
+            if answer.status < 400 and await self._io.within(exchange.limit, self._skip()):
+                return True
+            await self.close()
+        except Exception:
+            await self.close()
+        return False
+
+    async def _skip(self) -> bool:
+        """Reads what was passed on already; whether it is the same again."""
+        assert self.answer is not None
+        again, left = hashlib.sha256(), self._passed
+        while left:
+            part = await self.answer.read()
+            if part is None:
+                return False
+            again.update(part[:left])
+            self.held = part[left:]
+            left -= min(left, len(part))
+        assert self._digest is not None
+        return again.digest() == self._digest.digest()
+
+    def _costs(self, body: bytes) -> Sequence[Optional[int]]:
+        if not self._charged:
+            return ()
+        assert self.answer is not None
+        return real_costs(self.answer.decoded(body) if self.whole else body, self._charged)
+
+    async def _drop(self) -> None:
+        answer, self.answer, self.held, self.whole = self.answer, None, b"", False
+        if answer is not None:
+            await answer.close()
+
+    async def close(self) -> None:
+        """The answer is not needed any more; before its end that is nobody's failure."""
+        self.exchange.close()
+        if self.answer is not None:
+            await self.answer.close()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A response of httpx, as the run of attempts sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Optional
+
+import httpx
+
+from .._calling.limits import Get
+from .._calling.run import Answer
+
+
+class _Common(Answer):
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.status: int = response.status_code
+        self.get: Get = response.headers.get
+
+    def says_zero(self) -> bool:
+        return any(value == b"0" for _, value in self.response.headers.raw)
+
+    def decoded(self, body: bytes) -> bytes:
+        encoding = self.get("content-encoding")
+        if not encoding:
+            return body
+        try:
+            return httpx.Response(200, headers={"content-encoding": encoding}, content=body).content
+        except httpx.DecodingError:
+            return b""
+
+
+class SyncAnswer(_Common):
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response)
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        self._stream = response.stream
+        self._parts: Optional[Iterator[bytes]] = None
+
+    async def read(self) -> Optional[bytes]:
+        if self._parts is None:
+            self._parts = iter(self._stream)
+        return next(self._parts, None)
+
+    async def close(self) -> None:
+        self._stream.close()
+
+
+class AsyncAnswer(_Common):
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._stream = response.stream
+        self._parts: Optional[AsyncIterator[bytes]] = None
+
+    async def read(self) -> Optional[bytes]:
+        if self._parts is None:
+            self._parts = self._stream.__aiter__()
+        try:
+            return await self._parts.__anext__()
+        except StopAsyncIteration:
+            return None
+
+    async def close(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How attempts are made and waits are waited, blocking and not."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+import httpx
+
+from .. import _generated as c
+from .._calling.exchange import Exchange
+from .._drive import _wait, _wait_async
+from .._time import sleep
+from .._timeout import within as within_async
+from ..errors import Refused
+from ._answer import AsyncAnswer, SyncAnswer
+from ._backend import LATE, within
+from ._errors import KINDS, refused
+from ._plan import Sending
+
+T = TypeVar("T")
+
+
+class _Common:
+    kinds = KINDS
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def refused(self, error: Refused) -> Exception:
+        return refused(error)
+
+
+class SyncIO(_Common):
+    def __init__(self, inner: httpx.BaseTransport, sending: Sending) -> None:
+        super().__init__(sending)
+        self._inner = inner
+
+    async def send(self, exchange: Exchange) -> SyncAnswer:
+        timeouts = self._sending.prepare(exchange)
+        response = self._inner.handle_request(self._sending.request)
+        self._sending.prepare_body(exchange, timeouts)
+        return SyncAnswer(response)
+
+    async def within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
+        return await within(limit, work)
+
+    async def sleep(self, exchange: Exchange, duration: float) -> None:
+        sleep(exchange.policy._clock, duration)
+
+    async def wait(self, exchange: Exchange) -> None:
+        _wait(exchange.policy._clock, exchange.call.step)
+
+
+class AsyncIO(_Common):
+    def __init__(self, inner: httpx.AsyncBaseTransport, sending: Sending) -> None:
+        super().__init__(sending)
+        self._inner = inner
+
+    async def send(self, exchange: Exchange) -> AsyncAnswer:
+        timeouts = self._sending.prepare(exchange)
+        response = await self._inner.handle_async_request(self._sending.request)
+        self._sending.prepare_body(exchange, timeouts)
+        return AsyncAnswer(response)
+
+    async def within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
+        if limit == math.inf:
+            return await work
+        left = max(0.0, limit - time.monotonic())
+        try:
+            if _on_asyncio():
+                return await within_async(left, work)
+            with anyio.fail_after(left):
+                return await work
+        except (TimeoutError, asyncio.TimeoutError):
+            raise httpx.ReadTimeout(LATE) from None
+
+    async def sleep(self, exchange: Exchange, duration: float) -> None:
+        virtual = getattr(exchange.policy._clock, "sleep", None)
+        if virtual is None:
+            await anyio.sleep(duration)
+        else:
+            virtual(duration)
+            await anyio.lowlevel.checkpoint()
+
+    async def wait(self, exchange: Exchange) -> None:
+        if exchange.kind == c.AGR_STEP_JOIN:
+            await _wait_async(exchange.policy._clock, exchange.call.step)
+        else:
+            await self.sleep(exchange, exchange.call._raw.wait_ns / 1e9)
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
