@@ -62,15 +62,17 @@ class Caller:
         return self.run(once)
 
     def stream(
-        self, method: str, url: str, *, timeout: Any = 10, take: int = -1, **arguments: Any
+        self, method: str, url: str, *, timeout: Any = 10, take: int = -1, see: Any = None, **arguments: Any
     ) -> list[bytes]:
         """The parts of the body, at most `take` of them; a failure has those before it in `parts`."""
         parts: list[bytes] = []
+        see = see or (lambda _: None)
         if not self.is_async:
             client = httpx.Client(transport=self.transport, timeout=timeout)
             with _with(parts), client.stream(method, url, **arguments) as response:
                 for part in response.iter_raw():
                     parts.append(part)
+                    see(part)
                     if len(parts) == take:
                         break
             return parts
@@ -81,6 +83,7 @@ class Caller:
                 stream = response.aiter_raw()
                 async for part in stream:
                     parts.append(part)
+                    see(part)
                     if len(parts) == take:
                         break
                 await stream.aclose()

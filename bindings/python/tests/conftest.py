@@ -4,12 +4,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from autoglm_reliability import RedisStore
 from autoglm_reliability.testing import ManualClock
+from calling import Caller, quick
 from helpers import unique
 from redis_server import RedisServer
 
@@ -69,3 +71,26 @@ def stores(redis: RedisServer) -> Iterator[tuple[RedisStore, RedisStore]]:
     prefix = unique()
     with redis.store(prefix=prefix) as one, redis.store(prefix=prefix) as two:
         yield one, two
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(kind: str) -> Iterator[Callable[..., Caller]]:
+    made: list[Caller] = []
+
+    def one(**options: Any) -> Caller:
+        made.append(Caller(kind, **options))
+        return made[-1]
+
+    yield one
+    for caller in made:
+        caller.close()
+
+
+@pytest.fixture
+def caller(make: Callable[..., Caller], clock: ManualClock) -> Caller:
+    return make(policy=quick(clock))

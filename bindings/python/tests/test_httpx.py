@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import httpx
@@ -23,29 +22,6 @@ from autoglm_reliability.propagation import Inbound, serving
 from autoglm_reliability.testing import ManualClock
 from calling import Caller, quick
 from scripted_http import ScriptedServer, answer, chunked, document, raw, reset, silent, trickle
-
-
-@pytest.fixture(params=["sync", "async"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def make(kind: str) -> Iterator[Callable[..., Caller]]:
-    made: list[Caller] = []
-
-    def one(**options: Any) -> Caller:
-        made.append(Caller(kind, **options))
-        return made[-1]
-
-    yield one
-    for caller in made:
-        caller.close()
-
-
-@pytest.fixture
-def caller(make: Callable[..., Caller], clock: ManualClock) -> Caller:
-    return make(policy=quick(clock))
 
 
 def test_a_good_answer_is_passed_on_as_it_is(caller: Caller) -> None:

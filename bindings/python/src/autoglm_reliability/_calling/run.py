@@ -201,12 +201,12 @@ class Run(Generic[A]):
 
     async def next(self) -> Optional[bytes]:
         """The next bytes to pass on; None: that was all. Raises what broke the stream."""
-        if self.held:
-            held, self.held = self.held, b""
-            return self._pass(held)
-        if self.whole or self.answer is None:
-            return None
         while True:
+            if self.held:
+                held, self.held = self.held, b""
+                return self._pass(held)
+            if self.whole or self.answer is None:
+                return None
             try:
                 part = await self._io.within(self.exchange.limit, self.answer.read())
             except Exception as error:
