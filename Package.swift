@@ -29,7 +29,7 @@ func shipped(_ name: String, _ exports: String) -> LinkerSetting {
       "-enable-experimental-feature", "Embedded", "-wmo", "-use-ld=lld",
       "-Xlinker", "-soname", "-Xlinker", "\(name).so.0",
       "-Xlinker", "--version-script=\(Context.packageDirectory)/abi/\(exports)",
-      "-Xlinker", "--gc-sections", "-Xlinker", "-z", "-Xlinker", "relro",
+      "-Xlinker", "--gc-sections", "-Xlinker", "--icf=all", "-Xlinker", "-z", "-Xlinker", "relro",
       "-Xlinker", "-z", "-Xlinker", "now",
     ], .when(traits: ["Embedded"]))
 }

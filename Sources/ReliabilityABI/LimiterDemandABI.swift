@@ -55,11 +55,17 @@ public func agr_limiter_try_acquire_all_at(
   guarded(error) { () throws(Failure) in
     out_refused_index?.pointee = count
     out_retry_after_ns?.pointee = 0
-    let demands = try check(demands, count)
+    let checked: UnsafePointer<agr_limiter_demand>
+    do throws(Failure) {
+      checked = try check(demands, count)
+    } catch let failure {
+      return try acquireAllInStore(
+        demands, count, out_refused_index, out_retry_after_ns, error, else: failure)
+    }
     var failedAt = Int(count)
     do throws(Failure) {
       let refusal = try DemandSet.take(count: Int(count), now: now_ns, failedAt: &failedAt) {
-        demand(demands[$0])
+        demand(checked[$0])
       }
       return answer(refusal, count, out_refused_index, out_retry_after_ns)
     } catch {
@@ -91,14 +97,21 @@ public func agr_limiter_reserve_all_at(
   guarded(error) { () throws(Failure) in
     out_refused_index?.pointee = count
     out_retry_after_ns?.pointee = 0
-    let demands = try check(demands, count)
     let out = try required(out_reservations, "out_reservations")
+    let checked: UnsafePointer<agr_limiter_demand>
+    do throws(Failure) {
+      checked = try check(demands, count)
+    } catch let failure {
+      return try reserveAllInStore(
+        demands, count, max_wait_ns, now_ns, out, out_refused_index, out_retry_after_ns, error,
+        else: failure)
+    }
     for index in 0..<Int(count) { out[index] = agr_reservation() }
     var failedAt = Int(count)
     do throws(Failure) {
       let refusal = try DemandSet.reserve(
         count: Int(count), maxWait: max_wait_ns, now: now_ns, failedAt: &failedAt,
-        { demand(demands[$0]) },
+        { demand(checked[$0]) },
         keep: {
           out[$0] = agr_reservation(permit: $1.permit, tokens: $1.tokens, wait_ns: $1.wait)
         }, kept: { out[$0].permit })

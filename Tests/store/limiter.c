@@ -99,6 +99,64 @@ static void reservations_come_back(agr_store *store) {
   agr_limiter_destroy(limiter);
 }
 
+static void several_are_taken_as_one(agr_store *store, agr_store *other) {
+  const agr_limiter_config requests = bucket_of(3, hour), tokens = bucket_of(100, second);
+  agr_limiter *both[2][2];
+  for (int i = 0; i < 2; ++i) {
+    both[i][0] = limiter_in(i ? other : store, "requests", &requests, 0, AGR_STORE_REFUSE);
+    both[i][1] = limiter_in(i ? other : store, "tokens", &tokens, 0, AGR_STORE_REFUSE);
+  }
+  agr_limiter_demand mine[] = {{both[0][0], 1}, {both[0][1], 40}}, theirs[] = {{both[1][0], 1}, {both[1][1], 40}};
+  uint32_t refused = 9;
+  int64_t retry = 0, left = 0;
+  const uint64_t before = calls_of(store);
+  CHECK(agr_limiter_try_acquire_all(mine, 2, &refused, &retry, &error) == AGR_OK && refused == 2);
+  CHECK_EQUAL(calls_of(store) - before, 1, "one round trip");
+  CHECK(agr_limiter_try_acquire_all(theirs, 2, &refused, &retry, &error) == AGR_OK);
+  /* All or none. */
+  CHECK(agr_limiter_try_acquire_all(theirs, 2, &refused, &retry, &error) == AGR_LIMITED);
+  CHECK(refused == 1 && retry > 15 * second && retry <= 20 * second);
+  CHECK(agr_limiter_available(both[0][0], &left, &error) == AGR_OK && left == 1);
+  theirs[1].tokens = 101;
+  CHECK(agr_limiter_try_acquire_all(theirs, 2, &refused, &retry, &error) == AGR_ERR_NEVER_FITS && refused == 1);
+  /* Ahead of time, and back again. */
+  agr_reservation reservations[2];
+  CHECK(agr_limiter_reserve_all(mine, 2, second, reservations, &refused, &retry, &error) == AGR_LIMITED);
+  CHECK(refused == 1 && !reservations[0].permit && !reservations[1].permit);
+  CHECK(agr_limiter_reserve_all(mine, 2, 60 * second, reservations, &refused, &retry, &error) == AGR_OK);
+  CHECK(reservations[0].wait_ns == 0 && reservations[1].wait_ns > 10 * second &&
+        reservations[1].wait_ns <= 21 * second);
+  CHECK(agr_limiter_try_acquire_all(theirs, 1, &refused, &retry, &error) == AGR_LIMITED && refused == 0);
+  for (int i = 0; i < 2; ++i)
+    CHECK(agr_limiter_cancel(both[0][i], reservations[i].permit, &error) == AGR_OK);
+  CHECK(agr_limiter_available(both[1][0], &left, &error) == AGR_OK && left == 1);
+  CHECK(agr_limiter_available(both[1][1], &left, &error) == AGR_OK && left >= 20 && left < 40);
+  /* One could be waited for, the other not: what was taken ahead of time of both goes back. */
+  const agr_limiter_config quick_config = bucket_of(10, second), slow_config = bucket_of(10, hour);
+  agr_limiter *quick = limiter_in(store, "quick", &quick_config, 0, AGR_STORE_REFUSE);
+  agr_limiter *slow = limiter_in(store, "slow", &slow_config, 0, AGR_STORE_REFUSE);
+  agr_limiter_demand pair[] = {{quick, 10}, {slow, 10}};
+  CHECK(agr_limiter_try_acquire_all(pair, 2, &refused, &retry, &error) == AGR_OK);
+  CHECK(agr_limiter_reserve_all(pair, 2, 30 * second, reservations, &refused, &retry, &error) == AGR_LIMITED);
+  CHECK(refused == 1 && retry > hour && !reservations[0].permit && !reservations[0].wait_ns);
+  CHECK(agr_limiter_available(quick, &left, &error) == AGR_OK && left >= 0);
+  CHECK(agr_limiter_available(slow, &left, &error) == AGR_OK && left == 0);
+  /* One that only observes counts its refusal, and the rest is taken. */
+  agr_limiter_config observing = bucket_of(10, hour);
+  observing.observe = 1;
+  agr_limiter *observer = limiter_in(store, "slow", &observing, 0, AGR_STORE_REFUSE);
+  agr_limiter_demand watched[] = {{observer, 10}, {both[0][1], 1}};
+  agr_limiter_snapshot snapshot = {.struct_size = sizeof snapshot};
+  CHECK(agr_limiter_try_acquire_all(watched, 2, &refused, &retry, &error) == AGR_OK && refused == 2 && !retry);
+  CHECK(agr_limiter_reserve_all(watched, 2, 0, reservations, &refused, &retry, &error) == AGR_OK);
+  CHECK(reservations[0].permit && reservations[1].permit && !reservations[0].wait_ns);
+  CHECK(agr_limiter_snapshot_read(observer, &snapshot, &error) == AGR_OK && snapshot.would_refuse == 2);
+  agr_limiter_destroy(quick);
+  agr_limiter_destroy(slow);
+  agr_limiter_destroy(observer);
+  for (int i = 0; i < 4; ++i) agr_limiter_destroy(both[i / 2][i % 2]);
+}
+
 static void wrong_configurations_are_named(agr_store *store) {
   agr_limiter *limiter = NULL;
   agr_store_options options;
@@ -115,8 +173,12 @@ static void wrong_configurations_are_named(agr_store *store) {
   CHECK(!strcmp(error.field, "name"));
   limiter = limiter_in(store, "fixed", &config, 0, AGR_STORE_REFUSE);
   CHECK(agr_limiter_reconfigure(limiter, &config, &error) == AGR_ERR_STATE);
-  agr_limiter_demand demand = {limiter, 1};
-  CHECK(agr_limiter_try_acquire_all(&demand, 1, NULL, NULL, &error) == AGR_ERR_ARGUMENT);
+  agr_limiter *alone = NULL;
+  CHECK(agr_limiter_create(&config, &alone, &error) == AGR_OK);
+  const agr_limiter_demand mixed[] = {{limiter, 1}, {alone, 1}};
+  CHECK(agr_limiter_try_acquire_all(mixed, 2, NULL, NULL, &error) == AGR_ERR_ARGUMENT);
+  CHECK(!strcmp(error.field, "demands.limiter"));
+  agr_limiter_destroy(alone);
   CHECK(agr_limiter_try_acquire(limiter, -1, NULL, &error) == AGR_ERR_ARGUMENT);
   CHECK(!strcmp(error.field, "tokens"));
   agr_limiter_destroy(limiter);
@@ -155,6 +217,9 @@ static void without_the_store(agr_store *store, const char *how) {
   CHECK_EQUAL(agr_limiter_reserve(admits, 10, 0, &reservation, NULL, &error), AGR_OK, how);
   CHECK(reservation.permit != 0);
   CHECK_EQUAL(agr_limiter_cancel(admits, reservation.permit, &error), AGR_OK, how);
+  const agr_limiter_demand two[] = {{admits, 1}, {refuses, 1}}, one[] = {{admits, 5}};
+  CHECK_EQUAL(agr_limiter_try_acquire_all(one, 1, NULL, NULL, &error), AGR_OK, how);
+  CHECK_EQUAL(agr_limiter_try_acquire_all(two, 2, NULL, NULL, &error), AGR_ERR_STORE, how);
   if (holds) {
     kill(server.pid, SIGCONT);
   } else {
@@ -230,6 +295,7 @@ int main(void) {
   two_share_one_bucket(store, other);
   leased_tokens_need_no_round_trip(store, other);
   reservations_come_back(store);
+  several_are_taken_as_one(store, other);
   wrong_configurations_are_named(store);
   threads_take_what_there_is(store, 0);
   threads_take_what_there_is(store, 100);

@@ -139,22 +139,21 @@ agr_status agr_idempotency_create_in_store(agr_store *store, const char *name,
  * What is different: - Each decision is one round trip, and waits for the store, for the options'
  * timeout_ns at the longest; a reservation
  *   that accepts a wait, or a refund, may need a second one.
- * - With lease_tokens a call that must ask takes that many more, and the calls that follow spend
- * them without
+ * - With lease_tokens a call that must ask takes that many more, and the calls that follow spend them without
  *   asking. They are taken from the shared bucket first, so that no token is promised twice; but they may be spent
  *   later than the bucket has refilled. In any window of t ns all processes together are admitted at most
  *   capacity + t * refill_tokens / refill_interval_ns + processes * lease_tokens; a process that ends without
  *   destroying the limiter loses what it had leased. A refusal then stands for all calls of this process that ask for
  *   as much, for retry_after_ns but not longer than 100 ms. One thread asks at a time.
- * - The time is the store's: now_ns of an _at function is only that of this process's reservations,
- * which lie in
+ * - The time is the store's: now_ns of an _at function is only that of this process's reservations, which lie in
  *   this process. Tokens given back beyond lease_tokens go to the store.
- * - on_error, when the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: admitted; LOCAL: by a
- * bucket of this
+ * - on_error, when the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: admitted; LOCAL: by a bucket of this
  *   process that has local_share of capacity and rate (of a call for more than that, when it is full).
+ * - The functions for several limiters take limiters that are all in one store, and ask it once for all of them,
+ *   for their whole cost: what this process has leased is not looked at, and nothing is leased. If one of them
+ *   is to REFUSE without the store, all do. On a cluster AGR_ERR_ARGUMENT: each is in a slot of its own.
  * - _available asks the store; a snapshot's `available` is what this process holds. Not _reconfigure
- *   (AGR_ERR_STATE), not the functions for several limiters, and no policy takes it: its calls must not wait for
- *   a store.
+ *   (AGR_ERR_STATE), and no policy takes it: its calls must not wait for a store.
  *
  * config   capacity and refill_tokens 1 ... 2^40, initial_tokens -1 or the capacity.
  * options  NULL: the defaults.

@@ -134,7 +134,8 @@ struct StoredBuckets: ~Copyable {
   }
 
   /// A bucket as the store is told of it, taking nothing.
-  private func bucket(_ key: Key) -> agr_store_bucket {
+  @inline(never)
+  func bucket(_ key: Key) -> agr_store_bucket {
     var bucket = agr_store_bucket()
     bucket.key = agr_store_key(
       space: name.base, space_length: name.count, data: key.data, length: key.length)
@@ -149,10 +150,19 @@ struct StoredBuckets: ~Copyable {
     _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
     var index: UInt32 = 0
-    let left = Swift.max(1, Swift.min(timeout, deadline &- systemNow()))
-    return store.pointee.call(error) { error in
-      store.pointee.functions.take?(store.pointee.driver, &bucket, 1, left, &index, error)
-        ?? Int32(AGR_ERR_STORE)
+    return call(
+      &bucket, 1, &index, Swift.max(1, Swift.min(timeout, deadline &- systemNow())), error)
+  }
+
+  /// Takes from several as one; which of them had not enough.
+  @inline(never)
+  func call(
+    _ buckets: UnsafeMutablePointer<agr_store_bucket>?, _ count: UInt32, _ refused: inout UInt32,
+    _ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
+    store.pointee.call(error) { error in
+      store.pointee.functions.take?(
+        store.pointee.driver, buckets, count, timeout, &refused, error) ?? Int32(AGR_ERR_STORE)
     }
   }
 }

@@ -142,7 +142,7 @@ struct StoredLimiter: ~Copyable {
   }
 
   /// What is done without the store.
-  private func manage(_ missing: Int64, _ status: Int) throws(Failure) -> Answer {
+  func manage(_ missing: Int64, _ status: Int) throws(Failure) -> Answer {
     switch buckets.onError {
     case .refuse: return .failed(status)
     case .admit: break
@@ -181,7 +181,7 @@ struct StoredLimiter: ~Copyable {
     return refuse(Time.millisecond)
   }
 
-  private func refuse(_ retryAfter: Int64) -> Answer {
+  func refuse(_ retryAfter: Int64) -> Answer {
     if observes {
       wouldRefuse.wrappingAdd(1, ordering: .relaxed)
     } else {

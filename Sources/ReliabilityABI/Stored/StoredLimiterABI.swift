@@ -134,6 +134,13 @@ extension StoredLimiter {
     return true
   }
 
+  /// Reserves what it puts in front; 0 when others were faster.
+  func hold(_ tokens: Int64, _ time: Int64) throws(Failure) -> UInt64 {
+    var made = Reservation.none
+    try front.deposit(tokens, now: time)
+    return try take(tokens, time, &made) ? made.permit : 0
+  }
+
   func counters() -> Limiter.Counters {
     let own = front.counters()
     return Limiter.Counters(

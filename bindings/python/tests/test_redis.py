@@ -161,6 +161,33 @@ def test_processes_share_one_bucket_exactly(redis: RedisServer, lease_tokens: in
     assert taken == 500 if lease_tokens == 0 else taken > 500 - 4 * (lease_tokens + 1)
 
 
+def test_several_are_taken_as_one_by_one_round_trip(store: agr.RedisStore) -> None:
+    requests = agr.RateLimiter(3, 1, HOUR, scope=store, name="requests")
+    tokens = agr.RateLimiter(100, 1, HOUR, scope=store, name="tokens-per-minute")
+    before = store.snapshot().calls
+    assert agr.try_acquire_all([(requests, 1), (tokens, 60)])
+    assert store.snapshot().calls == before + 1
+    assert not agr.try_acquire_all([(requests, 1), (tokens, 60)])
+    assert (requests.available, tokens.available) == (2, 40)
+    for reservation in agr.reserve_all([(requests, 1), (tokens, 40)]):
+        assert reservation.cancel()
+    assert (requests.available, tokens.available) == (2, 40)
+
+    async def main() -> None:
+        assert not await agr.try_acquire_all_async([(requests, 1), (tokens, 60)])
+        assert await agr.try_acquire_all_async([(requests, 1), (tokens, 10)])
+        one, other = await agr.reserve_all_async([(requests, 1), (tokens, 30)], 0)
+        await other.settle_async(5)
+        await one.cancel_async()
+        with pytest.raises(agr.RateLimited):
+            await agr.acquire_all_async([(tokens, 60)], 1)
+
+    asyncio.run(main())
+    assert (requests.available, tokens.available) == (1, 25)
+    with pytest.raises(agr.ArgumentError, match="one store"):
+        agr.try_acquire_all([(requests, 1), (agr.RateLimiter(1, 1), 1)])
+
+
 def test_reservations_are_settled_by_the_real_cost(store: agr.RedisStore) -> None:
     limiter = limiter_in(store)
     with limiter.reserve(60) as reservation:

@@ -11,7 +11,14 @@ from .budget import RetryBudget
 from .call import Call
 from .classify import AttemptOutcome, default_classify
 from .codec import JSON, Codec
-from .combined import acquire_all, acquire_all_async, reserve_all, try_acquire_all
+from .combined import (
+    acquire_all,
+    acquire_all_async,
+    reserve_all,
+    reserve_all_async,
+    try_acquire_all,
+    try_acquire_all_async,
+)
 from .enums import (
     BreakerMode,
     BreakerState,
@@ -187,5 +194,7 @@ __all__ = [
     "library_version",
     "parse_hint",
     "reserve_all",
+    "reserve_all_async",
     "try_acquire_all",
+    "try_acquire_all_async",
 ]

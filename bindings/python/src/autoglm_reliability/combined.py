@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several buckets as one: requests and tokens per minute, all or nothing."""
+"""Several buckets as one: requests and tokens per minute, all or nothing. Either all of them are in one
+store, which is then asked once, without the interpreter's lock, or none is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Optional
 
 from . import _generated as c
+from ._aside import asked
 from ._convert import Duration, integer, nanoseconds, seconds
 from ._ffi import Int64, Uint32, byref, lib, raise_error
 from ._handle import Clock
@@ -43,15 +45,52 @@ def acquire_all(demands: Sequence[Demand], timeout: Duration = math.inf) -> None
             sleep(_clock(demands), longest)
 
 
+async def try_acquire_all_async(demands: Sequence[Demand]) -> bool:
+    """As try_acquire_all; does not block the event loop in a store either. A task that is cancelled gives its
+    tokens back."""
+    if not _wait(demands):
+        return try_acquire_all(demands)
+    try:
+        await acquire_all_async(demands, 0)
+    except RateLimited:
+        return False
+    return True
+
+
+async def reserve_all_async(
+    demands: Sequence[Demand], max_wait: Duration = math.inf
+) -> list[Reservation]:
+    """As reserve_all; does not block the event loop in a store either. Each is to be ended by settle_async or
+    cancel_async, or used by `async with`."""
+    return await _reserve_aside(demands, max_wait, "max_wait")
+
+
 async def acquire_all_async(demands: Sequence[Demand], timeout: Duration = math.inf) -> None:
     """As acquire_all; a task that is cancelled gives everything back."""
-    with ExitStack() as stack:
-        reservations = _reserve(demands, timeout, "timeout")
+    async with AsyncExitStack() as stack:
+        reservations = await _reserve_aside(demands, timeout, "timeout")
         for reservation in reservations:
-            stack.enter_context(reservation)
+            await stack.enter_async_context(reservation)
         longest = max(reservation.wait for reservation in reservations)
         if longest > 0:
             await sleep_async(_clock(demands), longest)
+
+
+async def _reserve_aside(
+    demands: Sequence[Demand], longest: Duration, name: str
+) -> list[Reservation]:
+    def cancel(reservations: list[Reservation]) -> None:
+        for reservation in reservations:
+            reservation.cancel()
+
+    if not _wait(demands):
+        return _reserve(demands, longest, name)
+    return await asked(lambda: _reserve(demands, longest, name), cancel)
+
+
+def _wait(demands: Sequence[Demand]) -> bool:
+    """Whether a call of them may wait for a store."""
+    return any(limiter._waits for limiter, _ in demands)
 
 
 def _reserve(demands: Sequence[Demand], max_wait: Duration, name: str) -> list[Reservation]:
@@ -79,7 +118,7 @@ def _call(name: str, demands: Sequence[Demand], inputs: tuple[int, ...], *output
     refused, wait, error = Uint32(), Int64(), c.agr_error()
     count = len(demands)
     array: Any = (c.agr_limiter_demand * max(1, count))()
-    function = getattr(lib, name)
+    function = lib.waiting(name) if _wait(demands) else getattr(lib, name)
     tails = (*inputs, *outputs, byref(refused), byref(wait), byref(error))
     held = _hold(demands)
     try:
