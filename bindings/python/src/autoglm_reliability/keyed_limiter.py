@@ -12,7 +12,7 @@ from . import _generated as c
 from ._accelerate import accelerated
 from ._bucket import Bucket
 from ._convert import Bytes, Duration, fill, octets, record
-from ._ffi import Size, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
+from ._ffi import Int64, Size, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock
 from .enums import OnStoreError, WhenFull
 from .limiter import ONE, ONE_TOKEN
@@ -45,6 +45,7 @@ class KeyedRateLimiter(Bucket):
 
     _prefix = "agr_keyed_limiter"
     _take_one: Optional[Callable[..., int]] = None
+    _available_of: Optional[Callable[..., int]] = None
     _take = accelerated("keyed_limiter_take")(Bucket._take)
 
     def __init__(
@@ -89,6 +90,7 @@ class KeyedRateLimiter(Bucket):
         self._own("agr_keyed_limiter_create", self._config, clock, scope, name, how)
         if self._is_plain():
             self._take_one = partial(untyped("agr_keyed_limiter_try_acquire"), self._handle.cell)
+            self._available_of = partial(untyped("agr_keyed_limiter_available"), self._handle.cell)
 
     @accelerated("keyed_limiter_try_acquire")
     def try_acquire(self, key: Bytes, tokens: int = 1) -> bool:
@@ -136,6 +138,15 @@ class KeyedRateLimiter(Bucket):
 
     def available(self, key: Bytes) -> int:
         """Tokens that could be taken now; negative when in debt."""
+        if self._available_of is not None:
+            data, tokens = octets(key, "key"), Int64()
+            spare = spare_error()
+            status = self._available_of(data, Size(len(data)), byref(tokens), spare[1])
+            if status < 0:
+                self._require_open()
+                raise_error(status, spare[0])
+            spare_errors.append(spare)
+            return tokens.value
         return self._available(_key(key))
 
     def reconfigure(

@@ -50,10 +50,10 @@ class Incoming:
 
 
 def _object(body: bytes) -> Optional[dict[str, Any]]:
-    if body.lstrip()[:1] != b"{":
+    if body[:1] != b"{" and body.lstrip()[:1] != b"{":
         return None
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -63,6 +63,7 @@ class RateLimit:
         self.tells = not self.waits if headers is None else headers
         prefix = f"{name}-" if name else ""
         self.names = f"{prefix}requests", f"{prefix}tokens"
+        self.told: list[Optional[quota_headers.Told]] = [None, None]
 
 
 class Taken(NamedTuple):
@@ -106,6 +107,8 @@ class Held:
             meter.end()
         while self._taken:
             taken = self._taken.pop()
+            if taken.requests is not None:
+                _end(taken.requests, None)
             if taken.tokens is not None and meter is not None:
                 _end(taken.tokens, self._actual(taken.limit, meter, ended))
 

@@ -17,6 +17,21 @@ _REMAINING = tuple(f"x-ratelimit-remaining-{kind}".encode() for kind in KINDS)
 _RESET = tuple(f"x-ratelimit-reset-{kind}".encode() for kind in KINDS)
 
 
+class Told:
+    """What does not change from one response to the next of one limiter, until it is configured anew."""
+
+    __slots__ = ("capacity", "config", "limit", "name", "policy", "window")
+
+    def __init__(self, config: Any, name: str, kind: int) -> None:
+        self.config = config
+        self.capacity: int = config.capacity
+        #: seconds in which an empty bucket is full
+        self.window = self.capacity * config.refill_interval_ns / (config.refill_tokens or 1) / 1e9
+        self.limit = _LIMIT[kind], b"%d" % self.capacity
+        self.name = b'"%s"' % name.encode("ascii")
+        self.policy = b"%s;q=%d;w=%d" % (self.name, self.capacity, math.ceil(self.window))
+
+
 def of(limits: Sequence[tuple[Any, ...]]) -> Headers:
     """Of each limit with the key that a request has in it; the `x-ratelimit-*` are those of the first limit
     of their kind."""
@@ -31,29 +46,20 @@ def of(limits: Sequence[tuple[Any, ...]]) -> Headers:
                 left = limiter.available(key)
             except ReliabilityError:
                 continue  # it is only told
-            capacity, window = _policy(limiter._config)
-            left = max(0, min(left, capacity))
-            reset = window * (capacity - left) / capacity
-            name = limit.names[kind]
-            policies.append(f'"{name}";q={capacity};w={math.ceil(window)}')
-            states.append(f'"{name}";r={left};t={math.ceil(reset)}')
+            told = limit.told[kind]
+            if told is None or told.config is not limiter._config:
+                told = limit.told[kind] = Told(limiter._config, limit.names[kind], kind)
+            left = max(0, min(left, told.capacity))
+            reset = told.window * (told.capacity - left) / told.capacity
+            policies.append(told.policy)
+            states.append(b"%s;r=%d;t=%d" % (told.name, left, math.ceil(reset)))
             if not seen[kind]:
                 seen[kind] = True
-                headers += (
-                    (_LIMIT[kind], b"%d" % capacity),
-                    (_REMAINING[kind], b"%d" % left),
-                    (_RESET[kind], duration(reset)),
-                )
+                headers += (told.limit, (_REMAINING[kind], b"%d" % left), (_RESET[kind], duration(reset)))
     if states:
-        headers.append((b"ratelimit-policy", ", ".join(policies).encode()))
-        headers.append((b"ratelimit", ", ".join(states).encode()))
+        headers.append((b"ratelimit-policy", b", ".join(policies)))
+        headers.append((b"ratelimit", b", ".join(states)))
     return headers
-
-
-def _policy(config: Any) -> tuple[int, float]:
-    """The capacity, and the seconds in which an empty bucket is full."""
-    capacity, refill = config.capacity, config.refill_tokens
-    return capacity, capacity * config.refill_interval_ns / (refill or 1) / 1e9
 
 
 def duration(seconds: float) -> bytes:

@@ -26,8 +26,12 @@ def estimate_tokens(request: Incoming, default_output: int = 256) -> int:
     """The body's bytes / 4, and the most that the caller lets be generated, times `n`; `default_output` when
     it says nothing."""
     body = request.json or {}
-    output = next((body[name] for name in LIMITS if _is_count(body.get(name))), default_output)
-    times = body["n"] if _is_count(body.get("n")) and body["n"] > 0 else 1
+    output = default_output
+    for name in LIMITS:
+        if name in body and _is_count(body[name]):
+            output = body[name]
+            break
+    times = body["n"] if "n" in body and _is_count(body["n"]) and body["n"] > 0 else 1
     return min(input_estimate(request) + output * times, MOST_TOKENS)
 
 

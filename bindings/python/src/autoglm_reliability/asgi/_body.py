@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Optional, Union
+from collections.abc import Generator
+from typing import Any, Optional, Union
 
 from .._serving.refusal import BODY_TOO_LARGE, BODY_TOO_SLOW, Refusal
 from ._types import BODY, DISCONNECT, START, Message, Receive, Send, answer
@@ -54,8 +55,37 @@ class TooSlow(Exception):
     """Nothing came for too long."""
 
 
+class _Rest:
+    """What is left of an awaitable that has begun, and that waits for `waited`."""
+
+    __slots__ = ("_begun", "_waited")
+
+    def __init__(self, begun: Any, waited: Any) -> None:
+        self._begun, self._waited = begun, waited
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        waited = self._waited
+        while True:
+            try:
+                try:
+                    value = yield waited
+                except BaseException as error:
+                    waited = self._begun.throw(error)
+                else:
+                    waited = self._begun.send(value)
+            except StopIteration as done:
+                message: Message = done.value
+                return message
+
+
 async def within(receive: Receive, seconds: float) -> Message:
-    """The next message, or TooSlow."""
+    """The next message, or TooSlow. What is there already needs no timer."""
+    begun = receive().__await__()
+    try:
+        waited = next(begun)
+    except StopIteration as done:
+        message: Message = done.value
+        return message
     task, late = asyncio.current_task(), False
     assert task is not None
 
@@ -66,7 +96,7 @@ async def within(receive: Receive, seconds: float) -> Message:
 
     timer = asyncio.get_running_loop().call_later(seconds, give_up)
     try:
-        return await receive()
+        return await _Rest(begun, waited)
     except asyncio.CancelledError:
         # Another cancellation may have come as well, and is then not lost (as in asyncio.timeout).
         if not late or (hasattr(task, "uncancel") and task.uncancel() > 0):

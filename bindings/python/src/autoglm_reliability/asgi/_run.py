@@ -62,10 +62,11 @@ class Run:
             if not waker.done():
                 waker.set_result(None)
 
-    async def changed(self) -> None:
+    def changed(self) -> asyncio.Future[None]:
+        """To be awaited. It counts from now on: what changes before it is awaited is not missed."""
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wakers.append(waker)
-        await waker
+        return waker
 
     def load(self, recorded: Recorded) -> None:
         """It was executed before, and this is its response."""
