@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any, Callable
 
@@ -180,27 +179,6 @@ def test_a_policy_that_is_none_is_named(make: Make) -> None:
     caller = make(policy=lambda _: 7)
     with pytest.raises(TypeError, match="policy"):
         caller.request("GET", "http://127.0.0.1:1/")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "chain.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(chain)]
-    subprocess.run(command, check=True, capture_output=True)
-    return key, chain
 
 
 def secured(certificate: tuple[Path, Path]) -> ssl.SSLContext:

@@ -192,3 +192,11 @@ class Exchange:
     @property
     def closed(self) -> bool:
         return self._call.closed
+
+
+def least(asked: Optional[float], limit: float) -> Optional[float]:
+    """Of two time-outs in seconds; None: there is none."""
+    if asked is not None and asked <= limit:
+        return asked
+    # AGR_FOREVER in seconds is longer than anything that a system call takes.
+    return limit if limit < 1e9 else asked

@@ -33,12 +33,12 @@ class Kinds:
 
     own       nothing was sent, and not for the host's sake: a malformed request, a full pool.
     unsent    the connection was not made.
-    sent      something may have been sent.
+    causes    the same, of what is found only among the causes.
     """
 
     own: Types
     unsent: Types
-    sent: Types
+    causes: Types = ()
 
 
 def classify_failure(error: BaseException, kinds: Kinds) -> AttemptOutcome:
@@ -50,13 +50,12 @@ def classify_failure(error: BaseException, kinds: Kinds) -> AttemptOutcome:
             return TRANSIENT if cause.errno in _TRY_AGAIN else PERMANENT
     if isinstance(error, kinds.own):
         return PERMANENT
-    unsent = isinstance(error, kinds.unsent) and not isinstance(error, kinds.sent)
+    unsent = isinstance(error, kinds.unsent) or any(isinstance(cause, kinds.causes) for cause in causes)
     number = next((number for number in map(_number, causes) if number is not None), None)
     if number is None or (unsent and number in _OPEN):
         return TRANSIENT if unsent else UNKNOWN
-    if not unsent and number in _OPEN:
-        return AttemptOutcome(domain=Domain.ERRNO, code=number)
-    return AttemptOutcome(domain=Domain.ERRNO, code=number) if unsent else UNKNOWN
+    # Any other number after a request was sent leaves it as open as those which say so.
+    return AttemptOutcome(domain=Domain.ERRNO, code=number) if unsent or number in _OPEN else UNKNOWN
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:

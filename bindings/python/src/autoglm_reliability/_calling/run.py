@@ -146,7 +146,7 @@ class Run(Generic[A]):
         if answer.says_zero():
             exchange.rest(used_up(answer.get))
         if self.whole:
-            exchange.succeed(self._costs(self.held))
+            exchange.succeed(self.costs_of(self.held))
         return True
 
     async def _send(self) -> A:
@@ -220,7 +220,7 @@ class Run(Generic[A]):
                 return self._pass(part)
             self.whole = True
             if not self.exchange.closed:
-                self.exchange.succeed(self._costs(self._tail))
+                self.exchange.succeed(self.costs_of(self._tail))
             return None
 
     def _pass(self, part: bytes) -> bytes:
@@ -266,7 +266,7 @@ class Run(Generic[A]):
         assert self._digest is not None
         return again.digest() == self._digest.digest()
 
-    def _costs(self, body: bytes) -> Sequence[Optional[int]]:
+    def costs_of(self, body: bytes) -> Sequence[Optional[int]]:
         if not self._charged:
             return ()
         assert self.answer is not None

@@ -13,7 +13,6 @@ from .._calling.failure import Kinds
 KINDS = Kinds(
     own=(httpx.PoolTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL),
     unsent=(httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError),
-    sent=(),
 )
 
 

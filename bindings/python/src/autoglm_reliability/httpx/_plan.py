@@ -8,7 +8,7 @@ from typing import Optional
 
 import httpx
 
-from .._calling.exchange import IDEMPOTENT, KEYED, Exchange
+from .._calling.exchange import IDEMPOTENT, KEYED, Exchange, least
 from .._calling.options import Options
 
 
@@ -57,10 +57,10 @@ class Sending:
         total = exchange.attempt_time
         raw, asked = exchange.call._raw, self._asked.get
         timeouts = {
-            "connect": _least(asked("connect"), min(raw.connect_timeout_ns / 1e9, total)),
-            "read": _least(asked("read"), min(raw.first_byte_timeout_ns / 1e9, total)),
-            "write": _least(asked("write"), total),
-            "pool": _least(asked("pool"), total),
+            "connect": least(asked("connect"), min(raw.connect_timeout_ns / 1e9, total)),
+            "read": least(asked("read"), min(raw.first_byte_timeout_ns / 1e9, total)),
+            "write": least(asked("write"), total),
+            "pool": least(asked("pool"), total),
         }
         self.request.extensions = {**self._extensions, "timeout": timeouts}
         if exchange.options.propagate:
@@ -71,14 +71,7 @@ class Sending:
     def prepare_body(self, exchange: Exchange, timeouts: dict[str, Optional[float]]) -> None:
         """Once the headers are there: from here on the time-out is for what lies between two reads."""
         raw = exchange.call._raw
-        timeouts["read"] = _least(self._asked.get("read"), raw.idle_timeout_ns / 1e9)
+        timeouts["read"] = least(self._asked.get("read"), raw.idle_timeout_ns / 1e9)
 
     def restore(self) -> None:
         self.request.extensions = self._extensions
-
-
-def _least(asked: Optional[float], limit: float) -> Optional[float]:
-    if asked is not None and asked <= limit:
-        return asked
-    # AGR_FOREVER in seconds is longer than anything that a system call takes.
-    return limit if limit < 1e9 else asked
