@@ -223,7 +223,7 @@ def test_a_body_of_unknown_length_is_refused_when_it_is_too_large(make: Any) -> 
 
 @pytest.mark.parametrize(
     "head",
-    [b"content-length: -1", b"content-length: 1_0", b"content-length: 99999999999999999999999", b"bad header: 1",
+    [b"content-length: -1", b"content-length: 1_0", b"content-length: " + b"9" * 23, b"bad header: 1",
      b"transfer-encoding: gzip", b"agr-timeout-ms: soon", b"agr-attempt: \xff", b"authorization: \xff\xfe"],
 )  # fmt: skip
 def test_malformed_headers_break_nothing(make: Any, head: bytes) -> None:

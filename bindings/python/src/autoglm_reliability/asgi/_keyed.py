@@ -200,8 +200,9 @@ class Executing:
         self._timer = asyncio.get_running_loop().call_later(self._every, self._renew)
 
     async def _renewal(self) -> None:
-        # A store that is away is asked again in time; a lease that was lost shows when the run is over.
-        with suppress(ReliabilityError):
+        # A store that is away is asked again in time; a lease that was lost shows when the run is over. The
+        # run may end it in this very moment.
+        with suppress(ReliabilityError, IndexError):
             await self._keyed.end(self._lease.renew)
 
     async def _send(self, message: Message) -> None:
