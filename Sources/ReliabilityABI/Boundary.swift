@@ -207,6 +207,7 @@ extension Failure {
     case .system: ReliabilityABI.status(AGR_ERR_SYSTEM)
     case .region: ReliabilityABI.status(AGR_ERR_REGION)
     case .mismatch: ReliabilityABI.status(AGR_ERR_MISMATCH)
+    case .store: ReliabilityABI.status(AGR_ERR_STORE)
     }
   }
 

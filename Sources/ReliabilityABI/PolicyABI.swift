@@ -21,27 +21,20 @@ func policyHandle(_ pointer: OpaquePointer?) throws(Failure) -> Handle<Policy> {
   try handle(pointer, .policy, "policy")
 }
 
-/// A handle that may be NULL.
-private func optionalHandle<Engine: ~Copyable>(
-  _ pointer: OpaquePointer?, _ kind: HandleKind, _ field: StaticString
-) throws(Failure) -> Handle<Engine>? {
-  pointer == nil ? nil : try handle(pointer, kind, field)
-}
-
 private func readParts(_ config: agr_policy_config) throws(Failure) -> PolicyParts {
   guard config.limiter_count <= UInt32(AGR_DIMENSIONS_MAX) else {
     throw .argument("limiter_count", "must be 0 ... AGR_DIMENSIONS_MAX")
   }
   var parts = PolicyParts()
-  parts.idempotency = try optionalHandle(config.idempotency, .idempotency, "idempotency")
-  parts.breaker = try optionalHandle(config.breaker, .breaker, "breaker")
-  parts.budget = try optionalHandle(config.budget, .retryBudget, "budget")
+  if config.idempotency != nil { parts.keys = try KeysPart(config.idempotency) }
+  if config.breaker != nil { parts.breaker = try BreakerPart(config.breaker) }
+  if config.budget != nil { parts.budget = try handle(config.budget, .retryBudget, "budget") }
   parts.limiterCount = Int(config.limiter_count)
   let limiters = config.limiters
-  if parts.limiterCount > 0 { parts.limiters[0] = try handle(limiters.0, .limiter, "limiters") }
-  if parts.limiterCount > 1 { parts.limiters[1] = try handle(limiters.1, .limiter, "limiters") }
-  if parts.limiterCount > 2 { parts.limiters[2] = try handle(limiters.2, .limiter, "limiters") }
-  if parts.limiterCount > 3 { parts.limiters[3] = try handle(limiters.3, .limiter, "limiters") }
+  if parts.limiterCount > 0 { parts.limiters[0] = try LimiterPart(limiters.0) }
+  if parts.limiterCount > 1 { parts.limiters[1] = try LimiterPart(limiters.1) }
+  if parts.limiterCount > 2 { parts.limiters[2] = try LimiterPart(limiters.2) }
+  if parts.limiterCount > 3 { parts.limiters[3] = try LimiterPart(limiters.3) }
   return parts
 }
 

@@ -416,16 +416,6 @@ static void creation_is_checked(void) {
   CHECK(!strcmp(error.field, "name"));
   agr_store_destroy(store);
   CHECK(stub.destroyed == 1);
-  /* A policy must not wait for a store. */
-  struct failing all;
-  make_failing(&all, AGR_STORE_REFUSE, 0);
-  agr_policy_config policy;
-  agr_policy *made = NULL;
-  agr_policy_config_init(&policy, sizeof policy);
-  policy.idempotency = all.cache;
-  EXPECT(agr_policy_create(&policy, &made, &error), AGR_ERR_ARGUMENT);
-  CHECK(!strcmp(error.field, "idempotency") && !made);
-  end_failing(&all);
 }
 
 int main(int count, char **arguments) {

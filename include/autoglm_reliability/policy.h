@@ -24,7 +24,13 @@ extern "C" {
  *   agr_call_destroy(call);
  *
  * The parts, outermost first: deadline, idempotency, retry (with its budget), limiters, breaker,
- * fallback. One deadline covers attempts, backoff and every wait. */
+ * fallback. One deadline covers attempts, backoff and every wait.
+ *
+ * Idempotency, limiters and breaker may lie in a region or in a store. A step then waits for the store, for each part
+ * in it up to that part's timeout_ns, and an event loop makes such a step in a thread. When the store fails, a part
+ * does what its on_error says; one that is to REFUSE ends the call with AGR_REASON_STORE, and a lease that could
+ * not be renewed counts as lost. A success is one even if its result could not be kept: the next to execute the key is
+ * told that an earlier run may have had effects. Limiters are all in one store, or none of them is. */
 typedef struct agr_policy agr_policy;
 typedef struct agr_call agr_call;
 
@@ -177,6 +183,7 @@ enum {
   AGR_REASON_NO_MEMORY = 25,
   AGR_REASON_LEASE_LOST = 26,       /* the lease of the key ran out between attempts: another caller may be
                                        executing it */
+  AGR_REASON_STORE = 27,            /* the store of a part fails, and the part is to refuse then */
   /* of ATTEMPT, WAIT and JOIN */
   AGR_REASON_FIRST = 40,
   AGR_REASON_RETRY = 41,

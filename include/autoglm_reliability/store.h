@@ -121,7 +121,6 @@ void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
  * - on_error, for a begin that the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: AGR_OK, the
  * run's result goes to those
  *   who joined and is then forgotten; LOCAL: AGR_OK, the result is kept by this process as if there were no store.
- * - A policy does not take it: its calls must not wait for a store.
  *
  * name     of the object, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ -
  * options  NULL: the defaults.
@@ -153,7 +152,7 @@ agr_status agr_idempotency_create_in_store(agr_store *store, const char *name,
  *   for their whole cost: what this process has leased is not looked at, and nothing is leased. If one of them
  *   is to REFUSE without the store, all do. On a cluster AGR_ERR_ARGUMENT: each is in a slot of its own.
  * - _available asks the store; a snapshot's `available` is what this process holds. Not _reconfigure
- *   (AGR_ERR_STATE), and no policy takes it: its calls must not wait for a store.
+ *   (AGR_ERR_STATE).
  *
  * config   capacity and refill_tokens 1 ... 2^40, initial_tokens -1 or the capacity.
  * options  NULL: the defaults.
@@ -190,7 +189,7 @@ agr_status agr_keyed_limiter_create_in_store(agr_store *store, const char *name,
  * - When the store fails the breaker goes on by what it knows, and so does each process by itself:
  * on_error is not
  *   looked at. A store that has lost its data changes nothing.
- * - _force, _snapshot and events are of this process. A policy does not take it.
+ * - _force, _snapshot and events are of this process.
  *
  * config, options, Errors  as agr_limiter_create_in_store; field "store": it does not offer breaker
  * state. */

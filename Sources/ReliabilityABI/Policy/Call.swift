@@ -38,6 +38,8 @@ struct Call: BitwiseCopyable {
 
   var hasKey: Bool
   var lease: UInt64
+  /// Until when it lasts, if nobody renews it.
+  var leaseUntil: Int64
   var fence: UInt64
   var outcomeUnknown: Bool
   var ticket: UInt64
@@ -71,6 +73,7 @@ struct Call: BitwiseCopyable {
     permit = 0
     hasKey = false
     lease = 0
+    leaseUntil = 0
     fence = 0
     outcomeUnknown = false
     ticket = 0
@@ -87,6 +90,7 @@ struct Call: BitwiseCopyable {
       if deadline != Time.forever { deadline = Swift.max(0, deadline &- back) }
       waitUntil = Swift.max(0, waitUntil &- back)
       attemptStart = Swift.max(0, attemptStart &- back)
+      leaseUntil = Swift.max(0, leaseUntil &- back)
       now = time
     }
     now = Swift.max(now, time)

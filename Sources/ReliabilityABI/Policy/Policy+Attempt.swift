@@ -1,3 +1,4 @@
+import CAutoGLMReliability
 import ReliabilityCore
 import Synchronization
 
@@ -21,18 +22,21 @@ extension Policy {
     let maxWait = isCut ? Time.subtract(call.pointee.remaining, 1) : configuration.maxLimiterWait
     do throws(Failure) {
       var wait: Int64 = 0
-      let refusal = try DemandSet.reserve(
-        count: configuration.parts.limiterCount, maxWait: maxWait, now: call.pointee.now,
-        failedAt: &failedAt,
-        { index in
-          DemandSet.Demand(
-            limiter: limiters[index].unsafelyUnwrapped, tokens: call.pointee.costs[index])
-        },
-        keep: { index, reservation in
-          call.pointee.reservations[index] = reservation.permit
-          wait = Swift.max(wait, reservation.wait)
-        },
-        kept: { index in call.pointee.reservations[index] })
+      let refusal =
+        configuration.parts.areLimitersStored
+        ? try reserveInStore(call, maxWait, &wait)
+        : try DemandSet.reserve(
+          count: configuration.parts.limiterCount, maxWait: maxWait, now: call.pointee.now,
+          failedAt: &failedAt,
+          { index in
+            DemandSet.Demand(
+              limiter: limiters[index].unsafelyUnwrapped.engine, tokens: call.pointee.costs[index])
+          },
+          keep: { index, reservation in
+            call.pointee.reservations[index] = reservation.permit
+            wait = Swift.max(wait, reservation.wait)
+          },
+          kept: { index in call.pointee.reservations[index] })
       if let refusal {
         forgetReservations(call)
         let needed = Time.add(refusal.retryAfter, maxWait)
@@ -52,8 +56,7 @@ extension Policy {
       }
     } catch {
       forgetReservations(call)
-      let reason: Reason = error.kind == .neverFits ? .neverFits : .capacity
-      if refuse(call, .limiter, reason, error.kind == .neverFits ? Time.forever : 0) {
+      if refuse(call, .limiter, reason(of: error), error.kind == .neverFits ? Time.forever : 0) {
         askBreaker(call)
       }
     }
@@ -66,7 +69,7 @@ extension Policy {
       return
     }
     do throws(Failure) {
-      switch try breaker.pointee.acquire(now: call.pointee.now) {
+      switch try breaker.acquire(now: call.pointee.now) {
       case .admitted(let permit):
         call.pointee.permit = permit
         handOut(call)
@@ -118,8 +121,7 @@ extension Policy {
   private func loseLease(_ call: Handle<Call>) {
     call.pointee.lease = 0
     if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
-      _ = try? breaker.pointee.report(
-        call.pointee.permit, .neutral, latency: 0, now: call.pointee.now, processRandom)
+      breaker.report(call.pointee.permit, .neutral, latency: 0, now: call.pointee.now)
       call.pointee.permit = 0
     }
     finish(call, .leaseLost, .idempotency)
@@ -204,9 +206,42 @@ extension Policy {
   func cancelReservations(_ call: Handle<Call>) {
     for index in 0..<configuration.parts.limiterCount
     where call.pointee.reservations[index] != 0 {
-      guard let limiter = configuration.parts.limiters[index] else { continue }
-      _ = try? limiter.pointee.cancel(call.pointee.reservations[index], now: call.pointee.now)
+      configuration.parts.limiters[index]?.cancel(
+        call.pointee.reservations[index], now: call.pointee.now)
     }
     forgetReservations(call)
+  }
+
+  /// Reserves from limiters in a store, as one.
+  @inline(never)
+  private func reserveInStore(
+    _ call: Handle<Call>, _ maxWait: Int64, _ wait: inout Int64
+  ) throws(Failure) -> DemandSet.Refusal? {
+    var made = InlineArray<4, agr_reservation>(repeating: agr_reservation())
+    var place = 0
+    var retryAfter: Int64 = 0
+    let status = try withUnsafeMutableBytes(of: &made) { raw throws(Failure) in
+      guard let out = raw.baseAddress?.assumingMemoryBound(to: agr_reservation.self) else {
+        return AGR_ERR_STATE
+      }
+      if configuration.parts.limiterCount == 1, let stored = configuration.parts.limiters[0]?.stored
+      {
+        return try stored.pointee.reserve(
+          call.pointee.costs[0], maxWait: maxWait, now: call.pointee.now, out, &retryAfter, nil)
+      }
+      var demands = StoredDemands(configuration.parts.limiters, call.pointee.costs)
+      defer { (place, retryAfter) = (demands.place, demands.retryAfter) }
+      return try demands.reserve(out, maxWait: maxWait, now: call.pointee.now, nil)
+    }
+    switch status {
+    case AGR_OK: break
+    case AGR_LIMITED: return DemandSet.Refusal(index: place, retryAfter: retryAfter)
+    default: throw Failure(.store, "limiters", "the store fails")
+    }
+    for index in 0..<4 {
+      call.pointee.reservations[index] = made[index].permit
+      wait = Swift.max(wait, made[index].wait_ns)
+    }
+    return nil
   }
 }

@@ -44,42 +44,46 @@ extension Policy {
       // The time was checked and one request always fits.
       _ = try? budget.pointee.deposit(requests: 1, now: call.pointee.now)
     }
-    guard call.pointee.hasKey, let cache = configuration.parts.idempotency,
+    guard call.pointee.hasKey, let keys = configuration.parts.keys,
       mode(.idempotency) != .off
     else {
       attempt(call)
       return
     }
     do throws(Failure) {
-      switch try cache.pointee.join(
-        request.pointee.key, request.pointee.key_length,
-        fingerprint: request.pointee.fingerprint, request.pointee.fingerprint_length,
-        now: call.pointee.now)
-      {
-      case .execute(let lease): execute(call, cache, lease, .first)
+      switch try keys.join(request, now: call.pointee.now) {
+      case .execute(let lease): execute(call, lease, .first)
       case .replay(let result):
         if mode(.idempotency) == .observe {
-          _ = cache.pointee.release(result.pin)
+          _ = keys.cache.pointee.release(result.pin)
           observe(call, .idempotency, .replayed, 0)
           attempt(call)
         } else {
           replay(call, result)
         }
-      case .inProgress(let ticket, let remaining): join(call, cache, ticket, remaining)
+      case .inProgress(let ticket, let remaining): join(call, keys, ticket, remaining)
       case .mismatch: if refuse(call, .idempotency, .mismatch, 0) { attempt(call) }
       }
     } catch {
-      let reason: Reason = error.kind == .noMemory ? .noMemory : .capacity
-      if refuse(call, .idempotency, reason, 0) { attempt(call) }
+      if refuse(call, .idempotency, reason(of: error), 0) { attempt(call) }
+    }
+  }
+
+  /// Why a part that failed refuses.
+  func reason(of failure: Failure) -> Reason {
+    switch failure.kind {
+    case .noMemory: .noMemory
+    case .neverFits: .neverFits
+    case .mismatch: .mismatch
+    case .store: .store
+    default: .capacity
     }
   }
 
   /// It is this call's turn.
-  private func execute(
-    _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ lease: IdempotencyLease,
-    _ reason: Reason
-  ) {
+  private func execute(_ call: Handle<Call>, _ lease: IdempotencyLease, _ reason: Reason) {
     call.pointee.lease = lease.id
+    call.pointee.leaseUntil = Time.add(call.pointee.now, lease.expiresIn)
     call.pointee.fence = lease.fence
     call.pointee.outcomeUnknown = lease.outcomeUnknown
     call.pointee.attemptReason = reason
@@ -89,13 +93,15 @@ extension Policy {
   /// Makes the lease, if there is one, last over what comes: until the deadline, or without one over a wait
   /// and what a lease is configured to be. False: it was lost, and somebody else may have it.
   func keepLease(_ call: Handle<Call>, over wait: Int64 = 0) -> Bool {
-    guard call.pointee.lease != 0, let cache = configuration.parts.idempotency else { return true }
-    let configured = cache.pointee.shared.configuration.leaseTime
+    guard call.pointee.lease != 0, let keys = configuration.parts.keys else { return true }
+    // In a store it is not asked to last longer than it does.
+    if keys.isInStore && call.pointee.leaseUntil >= call.pointee.deadline { return true }
+    let configured = keys.cache.pointee.shared.configuration.leaseTime
     let remaining = call.pointee.remaining
     let time =
       remaining == Time.forever ? Time.add(wait, configured) : Swift.max(remaining, configured)
-    let kept = try? cache.pointee.renew(call.pointee.lease, leaseTime: time, now: call.pointee.now)
-    return kept ?? false
+    call.pointee.leaseUntil = Time.add(call.pointee.now, time)
+    return keys.renew(call.pointee.lease, leaseTime: time, now: call.pointee.now)
   }
 
   private func replay(_ call: Handle<Call>, _ result: PinnedResult) {
@@ -106,7 +112,7 @@ extension Policy {
   }
 
   private func join(
-    _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ ticket: UInt64, _ remaining: Int64
+    _ call: Handle<Call>, _ keys: KeysPart, _ ticket: UInt64, _ remaining: Int64
   ) {
     call.pointee.ticket = ticket
     if mode(.idempotency) == .observe {
@@ -116,26 +122,24 @@ extension Policy {
       return
     }
     count(call, .joined)
-    waitJoined(call, cache, remaining)
+    waitJoined(call, keys, remaining)
   }
 
-  private func waitJoined(
-    _ call: Handle<Call>, _ cache: Handle<IdempotencyCache>, _ remaining: Int64
-  ) {
+  private func waitJoined(_ call: Handle<Call>, _ keys: KeysPart, _ remaining: Int64) {
     call.pointee.phase = .joined
     call.pointee.step.become(.join, .joined, .idempotency, attempt: call.pointee.attempt)
     // At least a moment, for a lease that is just about to run out.
     call.pointee.step.wait = Swift.min(Swift.max(remaining, 1), call.pointee.remaining)
     // Without a descriptor to be had the host still wakes up when the time is over.
     call.pointee.step.descriptor =
-      (try? cache.pointee.descriptor(of: call.pointee.ticket)) ?? -1
+      (try? keys.cache.pointee.descriptor(of: call.pointee.ticket)) ?? -1
   }
 
   /// Looks what has become of the run that was joined.
   func pollJoined(_ call: Handle<Call>) {
-    guard let cache = configuration.parts.idempotency else { return }
+    guard let keys = configuration.parts.keys else { return }
     do throws(Failure) {
-      switch try cache.pointee.poll(call.pointee.ticket, now: call.pointee.now) {
+      switch try keys.poll(call.pointee.ticket, now: call.pointee.now) {
       case .replay(let result):
         call.pointee.ticket = 0
         replay(call, result)
@@ -145,27 +149,27 @@ extension Policy {
           call.pointee.lease = lease.id
           finish(call, .deadline, .deadline)
         } else {
-          execute(call, cache, lease, .promoted)
+          execute(call, lease, .promoted)
         }
       case .inProgress(let remaining):
         if call.pointee.remaining == 0 {
           finish(call, .deadline, .idempotency, retryAfter: remaining)
         } else {
-          waitJoined(call, cache, remaining)
+          waitJoined(call, keys, remaining)
         }
       case .stale:
         call.pointee.ticket = 0
         finish(call, .capacity, .idempotency)
       }
     } catch {
-      finish(call, .capacity, .idempotency)
+      finish(call, reason(of: error), .idempotency)
     }
   }
 
   /// Gives up waiting for another's run.
   func leave(_ call: Handle<Call>) {
-    guard call.pointee.ticket != 0, let cache = configuration.parts.idempotency else { return }
-    _ = try? cache.pointee.leave(call.pointee.ticket, now: call.pointee.now)
+    guard call.pointee.ticket != 0, let keys = configuration.parts.keys else { return }
+    _ = try? keys.cache.pointee.leave(call.pointee.ticket, now: call.pointee.now)
     call.pointee.ticket = 0
   }
 }

@@ -51,13 +51,10 @@ extension Policy {
   private func giveBack(_ call: Handle<Call>) {
     leave(call)
     cancelReservations(call)
-    guard call.pointee.lease != 0, let cache = configuration.parts.idempotency else { return }
-    if call.pointee.mayHaveRun {
-      _ = try? cache.pointee.abandon(call.pointee.lease, now: call.pointee.now)
-    } else {
-      // Nothing was tried, or all that was tried has failed for sure: the next one may run it.
-      _ = try? cache.pointee.giveBack(call.pointee.lease, now: call.pointee.now)
-    }
+    guard call.pointee.lease != 0, let keys = configuration.parts.keys else { return }
+    // If nothing was tried, or all that was tried has failed for sure, the next one may run it.
+    keys.end(
+      call.pointee.lease, call.pointee.mayHaveRun ? .abandoned : .givenBack, now: call.pointee.now)
     call.pointee.lease = 0
   }
 
@@ -70,7 +67,7 @@ extension Policy {
     case .open: count(call, .refusedBreaker)
     case .budgetExhausted: count(call, .refusedBudget)
     case .deadline: count(call, .refusedDeadline)
-    case .mismatch, .capacity, .noMemory: count(call, .refusedOther)
+    case .mismatch, .capacity, .noMemory, .store: count(call, .refusedOther)
     default: count(call, .failed)
     }
   }
@@ -80,8 +77,8 @@ extension Policy {
     let policy = call.pointee.policy
     call.pointee.advance(to: now)
     policy.pointee.abandon(call)
-    if call.pointee.pin != 0, let cache = policy.pointee.configuration.parts.idempotency {
-      _ = cache.pointee.release(call.pointee.pin)
+    if call.pointee.pin != 0, let keys = policy.pointee.configuration.parts.keys {
+      _ = keys.cache.pointee.release(call.pointee.pin)
     }
     platform_free(call.pointee.answer)
     if policy.pointee.pool.put(closeHandle(call)) { release(policy) }
@@ -91,8 +88,7 @@ extension Policy {
     guard call.pointee.phase != .done else { return }
     count(call, .abandoned)
     if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
-      _ = try? breaker.pointee.report(
-        call.pointee.permit, .neutral, latency: 0, now: call.pointee.now, processRandom)
+      breaker.report(call.pointee.permit, .neutral, latency: 0, now: call.pointee.now)
       call.pointee.permit = 0
     }
     if call.pointee.phase == .attempting { call.pointee.mayHaveRun = true }

@@ -27,30 +27,23 @@ extension Policy {
   private func settle(_ call: Handle<Call>, _ outcome: AttemptOutcome, _ latency: Int64) {
     let now = call.pointee.now
     if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
-      // A permit that expired meanwhile is stale: the breaker has counted without it.
-      _ = try? breaker.pointee.report(
-        call.pointee.permit, outcome.rule.errorClass.outcome, latency: latency, now: now,
-        processRandom)
+      breaker.report(
+        call.pointee.permit, outcome.rule.errorClass.outcome, latency: latency, now: now)
       call.pointee.permit = 0
     }
     for index in 0..<configuration.parts.limiterCount
     where call.pointee.reservations[index] != 0 {
-      guard let limiter = configuration.parts.limiters[index] else { continue }
-      _ = try? limiter.pointee.settle(
+      configuration.parts.limiters[index]?.settle(
         call.pointee.reservations[index], actual: outcome.costs[index], now: now)
     }
     forgetReservations(call)
   }
 
   private func succeed(_ call: Handle<Call>, _ outcome: AttemptOutcome) {
-    if call.pointee.lease != 0, let cache = configuration.parts.idempotency {
-      do throws(Failure) {
-        _ = try cache.pointee.complete(
-          call.pointee.lease, outcome.result, outcome.resultLength, now: call.pointee.now)
-      } catch {
-        // It cannot be kept. Whoever asks next must know that it was executed all the same.
-        _ = try? cache.pointee.abandon(call.pointee.lease, now: call.pointee.now)
-      }
+    if call.pointee.lease != 0, let keys = configuration.parts.keys {
+      // If it cannot be kept, whoever asks next must know that it was executed all the same.
+      keys.end(
+        call.pointee.lease, .success, outcome.result, outcome.resultLength, now: call.pointee.now)
       call.pointee.lease = 0
     }
     if call.pointee.hasAnswerKey {
@@ -159,18 +152,10 @@ extension Policy {
     _ call: Handle<Call>, _ reason: Reason, _ component: Component, _ outcome: AttemptOutcome,
     retryAfter: Int64 = 0
   ) {
-    if call.pointee.lease != 0, let cache = configuration.parts.idempotency {
-      let (lease, now) = (call.pointee.lease, call.pointee.now)
-      do throws(Failure) {
-        if call.pointee.mayHaveRun {
-          _ = try cache.pointee.abandon(lease, now: now)
-        } else {
-          _ = try cache.pointee.fail(lease, outcome.result, outcome.resultLength, now: now)
-        }
-      } catch {
-        // A failure that cannot be kept is forgotten.
-        _ = try? cache.pointee.giveBack(lease, now: now)
-      }
+    if call.pointee.lease != 0, let keys = configuration.parts.keys {
+      keys.end(
+        call.pointee.lease, call.pointee.mayHaveRun ? .abandoned : .failure, outcome.result,
+        outcome.resultLength, now: call.pointee.now)
       call.pointee.lease = 0
     }
     finish(call, reason, component, retryAfter: retryAfter)

@@ -1,29 +1,6 @@
 import Platform
 import ReliabilityCore
 
-/// The parts of a policy. A policy retains each of them, and releases it when it goes.
-struct PolicyParts: BitwiseCopyable {
-  var idempotency: Handle<IdempotencyCache>?
-  var breaker: Handle<Breaker>?
-  var budget: Handle<RetryBudget>?
-  var limiters = InlineArray<4, Handle<Limiter>?>(repeating: nil)
-  var limiterCount = 0
-
-  func retainAll() {
-    if let idempotency { retain(idempotency) }
-    if let breaker { retain(breaker) }
-    if let budget { retain(budget) }
-    for index in 0..<limiterCount { if let limiter = limiters[index] { retain(limiter) } }
-  }
-
-  func releaseAll() {
-    if let idempotency { release(idempotency) }
-    if let breaker { release(breaker) }
-    if let budget { release(budget) }
-    for index in 0..<limiterCount { if let limiter = limiters[index] { release(limiter) } }
-  }
-}
-
 /// A policy's configuration, checked.
 struct PolicyConfiguration: BitwiseCopyable {
   var parts = PolicyParts()
@@ -48,7 +25,7 @@ struct PolicyConfiguration: BitwiseCopyable {
     switch component {
     case .none: false
     case .deadline: true
-    case .idempotency: parts.idempotency != nil
+    case .idempotency: parts.keys != nil
     case .retry: retry != nil
     case .budget: parts.budget != nil
     case .limiter: parts.limiterCount > 0
@@ -66,7 +43,12 @@ struct PolicyConfiguration: BitwiseCopyable {
       throw .argument("budget", "needs retry: without it nothing would be paid from it")
     }
     for index in 0..<parts.limiterCount {
-      for other in 0..<index where parts.limiters[other] == parts.limiters[index] {
+      let stored = parts.limiters[index]?.stored
+      let store = parts.limiters[0]?.stored?.pointee.buckets.store
+      guard stored?.pointee.buckets.store == store else {
+        throw .argument("limiters", "must all be in one store, or none of them")
+      }
+      for other in 0..<index where parts.limiters[other]?.engine == parts.limiters[index]?.engine {
         throw .argument("limiters", "must not name the same limiter twice")
       }
     }

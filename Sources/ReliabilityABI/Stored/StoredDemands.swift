@@ -43,6 +43,24 @@ struct StoredDemands {
     }
   }
 
+  /// The limiters of a policy, which has checked them.
+  init(_ parts: InlineArray<4, LimiterPart?>, _ costs: InlineArray<4, Int64>) {
+    var known = 0
+    place = 4
+    for index in 0..<4 {
+      guard let limiter = parts[unchecked: index]?.stored else { break }
+      known = index &+ 1
+      limiters[unchecked: index] = limiter
+      tokens[unchecked: index] = costs[unchecked: index]
+      asked[unchecked: index] = costs[unchecked: index]
+      if costs[unchecked: index] > limiter.pointee.buckets.rate.capacity {
+        place = Swift.min(place, index)
+      }
+    }
+    count = known
+    place = Swift.min(place, known)
+  }
+
   /// Takes all or none.
   @inline(never)
   mutating func take(_ error: UnsafeMutablePointer<agr_error>?) throws(Failure) -> Int {
@@ -146,7 +164,7 @@ struct StoredDemands {
         if refuses() { return AGR_LIMITED }
       } else {
         // It is spent; a reservation brings it again.
-        _ = try limiter.pointee.front.tryAcquire(tokens[unchecked: index], now: now())
+        _ = try limiter.pointee.spend(tokens[unchecked: index])
       }
       asked[unchecked: index] = 0
     }

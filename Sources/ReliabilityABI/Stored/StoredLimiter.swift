@@ -142,6 +142,7 @@ struct StoredLimiter: ~Copyable {
   }
 
   /// What is done without the store.
+  @inline(never)
   func manage(_ missing: Int64, _ status: Int) throws(Failure) -> Answer {
     switch buckets.onError {
     case .refuse: return .failed(status)
@@ -196,6 +197,7 @@ struct StoredLimiter: ~Copyable {
   // MARK: - Giving back
 
   /// After tokens have come back: what is more than may be leased returns to the store. What cannot is lost.
+  @inline(never)
   func returnSurplus() {
     guard let held = try? front.available(now: now()), held > leaseTokens,
       case .admitted? = try? front.tryAcquire(held &- leaseTokens, now: now())

@@ -46,42 +46,39 @@ func tryAcquireInStore(
   guarded(error) { () throws(Failure) in
     let stored: Handle<StoredLimiter> = try handle(limiter, .storedLimiter, "limiter")
     retryAfter?.pointee = 0
-    if case .admitted = try stored.pointee.front.tryAcquire(tokens, now: now()) { return AGR_OK }
-    return try stored.pointee.tryAcquire(tokens, retryAfter, error)
+    if try stored.pointee.spend(tokens) { return AGR_OK }
+    return try stored.pointee.take(tokens, maxWait: 0, retryAfter, error)
   }
 }
 
 extension StoredLimiter {
-  /// Takes tokens, of which the front had not enough.
-  func tryAcquire(
-    _ tokens: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
-    _ error: UnsafeMutablePointer<agr_error>?
-  ) throws(Failure) -> Int {
-    try take(tokens, maxWait: 0, retryAfter, error) { _ in }
-  }
-
   /// Takes tokens, and sleeps until they are there.
   func acquire(
     _ tokens: Int64, timeout: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
-    if case .admitted = try front.tryAcquire(tokens, now: now()) { return AGR_OK }
-    return try take(tokens, maxWait: timeout, retryAfter, error) { wait in
-      if wait > 0 { platform_sleep_until_ns(Time.add(systemNow(), wait)) }
-    }
+    try spend(tokens) ? AGR_OK : try take(tokens, maxWait: timeout, retryAfter, error)
   }
 
-  private func take(
+  /// Spends what is in front, if it is enough.
+  @inline(never)
+  func spend(_ tokens: Int64) throws(Failure) -> Bool {
+    if case .admitted = try front.tryAcquire(tokens, now: now()) { return true }
+    return false
+  }
+
+  /// Takes tokens, of which the front had not enough, and sleeps until they are there.
+  @inline(never)
+  func take(
     _ tokens: Int64, maxWait: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
-    _ error: UnsafeMutablePointer<agr_error>?, _ granted: (Int64) -> Void
+    _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     let answer = try fetch(tokens, maxWait: maxWait, error) { () throws(Failure) in
-      if case .admitted = try front.tryAcquire(tokens, now: now()) { return true }
-      return false
+      try spend(tokens)
     }
     switch answer {
     case .granted(let wait):
-      granted(wait)
+      if wait > 0 { platform_sleep_until_ns(Time.add(systemNow(), wait)) }
       return AGR_OK
     case .failed(let status): return status
     case .limited(let time):
@@ -91,6 +88,7 @@ extension StoredLimiter {
     }
   }
 
+  @inline(never)
   func reserve(
     _ tokens: Int64, maxWait: Int64, now time: Int64,
     _ out: UnsafeMutablePointer<agr_reservation>, _ retryAfter: UnsafeMutablePointer<Int64>?,
@@ -124,6 +122,7 @@ extension StoredLimiter {
   }
 
   /// Reserves in front, if there is enough.
+  @inline(never)
   private func take(
     _ tokens: Int64, _ time: Int64, _ made: inout Reservation
   ) throws(Failure) -> Bool {

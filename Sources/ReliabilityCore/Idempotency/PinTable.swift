@@ -4,6 +4,13 @@ package struct PinnedResult {
   package let length: Int
   package let pin: UInt64
   package let state: KeyState
+
+  package init(data: UnsafeRawPointer, length: Int, pin: UInt64, state: KeyState) {
+    self.data = data
+    self.length = length
+    self.pin = pin
+    self.state = state
+  }
 }
 
 /// The pins that are out. A pin is `generation << 20 | slot`; it never expires, and is released

@@ -20,6 +20,11 @@ package enum DemandSet {
   package struct Refusal {
     package let index: Int
     package let retryAfter: Int64
+
+    package init(index: Int, retryAfter: Int64) {
+      self.index = index
+      self.retryAfter = retryAfter
+    }
   }
 
   /// `nil` when all were taken. `failedAt` is the demand that an error is about.

@@ -22,6 +22,7 @@ package enum Reason: Int32, BitwiseCopyable {
   case replayedFailure = 24
   case noMemory = 25
   case leaseLost = 26
+  case store = 27
   case first = 40
   case retry = 41
   case backoff = 42
@@ -85,6 +86,7 @@ package enum Reason: Int32, BitwiseCopyable {
     case .replayedFailure: "replayed_failure"
     case .noMemory: "no_memory"
     case .leaseLost: "lease_lost"
+    case .store: "store"
     case .first: "first"
     case .retry: "retry"
     case .backoff: "backoff"

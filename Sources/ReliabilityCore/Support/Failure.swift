@@ -1,7 +1,7 @@
 /// What was wrong with a call: never with the library. The boundary turns it into a status.
 package struct Failure: Error {
   package enum Kind {
-    case argument, noMemory, capacity, state, neverFits, parse, system, region, mismatch
+    case argument, noMemory, capacity, state, neverFits, parse, system, region, mismatch, store
   }
 
   package let kind: Kind

@@ -105,11 +105,11 @@ def _bound(
 
 async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[T]], request: Request) -> T:
     report = Report(policy, request)
-    with policy.begin(request) as call:
+    async with await policy.begin_async(request) as call:
         while not call.done:
             if call._raw.kind != c.AGR_STEP_ATTEMPT:
                 await _wait_async(policy._clock, call.step)
-                call._go_on()
+                await call._go_on_async()
                 continue
             attempt = Attempt(call)
             token = current.set(attempt)
@@ -121,7 +121,7 @@ async def execute_async(policy: Policy, function: Callable[[Attempt], Awaitable[
                 outcome = report.returned(attempt, value)
             finally:
                 current.reset(token)
-            call._go_on(outcome)
+            await call._go_on_async(outcome)
             report.let_cancellation_pass()
         return cast("T", report.conclude(call))
 

@@ -97,9 +97,10 @@ class Native(NativeBase):
         scope: Optional[Union[Region, Store]] = None,
         name: Optional[str] = None,
         options: Any = None,
+        waits: bool = False,
     ) -> None:
         """Creates the native object: create is the C function, whose prefix names the others. With a scope
-        the object is found there by its name, or created."""
+        the object is found there by its name, or created. waits: one of its parts is in a store."""
         if clock is not None and not callable(clock):
             raise TypeError("clock must be a function that returns nanoseconds")
         if (scope is None) != (name is None):
@@ -123,7 +124,7 @@ class Native(NativeBase):
         check(status, error)
         assert pointer.value is not None
         destroy = create[: -len("create")] + "destroy"
-        self._waits = suffix == "in_store"
+        self._waits = waits or suffix == "in_store"
         self._clock = clock
         self._handle = Handle(pointer.value, lib.waiting(destroy) if self._waits else getattr(lib, destroy))
         self._attach(self._handle.cell, self._is_plain())

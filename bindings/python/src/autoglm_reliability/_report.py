@@ -23,6 +23,7 @@ from .errors import (
     RateLimited,
     Refused,
     ReplayedFailure,
+    StoreError,
 )
 from .request import Request
 from .step import Step
@@ -128,6 +129,8 @@ class Report:
 def _refusal(step: Step) -> Exception:
     if step.reason is Reason.NO_MEMORY:
         return OutOfMemory("there was no memory for the call")
+    if step.reason is Reason.STORE:
+        return StoreError(f"the store of the policy's {step.component.name.lower()} fails")
     if step.reason is Reason.REPLAYED_FAILURE:
         return ReplayedFailure(data=step.result or b"")
     kind = REFUSALS.get(step.reason)

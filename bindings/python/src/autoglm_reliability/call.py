@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _generated as c
+from ._aside import ended
 from ._ffi import Pointer, byref, check, lib, raise_error, sized, spare_error, spare_errors, untyped
 from ._handle import Clock, Handle
 from .classify import SUCCESS, AttemptOutcome
@@ -47,7 +48,8 @@ class Call:
         del kept  # it had to live until here
         assert pointer.value is not None
         self._clock = policy._clock
-        self._handle = Handle(pointer.value, _destroyer(policy._clock))
+        self._waits = policy._waits
+        self._handle = Handle(pointer.value, _destroyer(policy))
         self.stale = False
         self._arrive(step)
 
@@ -57,8 +59,9 @@ class Call:
         step = attempt._raw
         self = cls.__new__(cls)
         self._clock = policy._clock
+        self._waits = policy._waits
         # Whatever goes wrong, one of the two is its owner.
-        self._handle = Handle(attempt._address, _destroyer(policy._clock))
+        self._handle = Handle(attempt._address, _destroyer(policy))
         attempt._release()
         self.stale = False
         self._arrive(step)
@@ -93,6 +96,18 @@ class Call:
         self._go_on(outcome)
         return self.step
 
+    async def advance_async(self, outcome: Optional[AttemptOutcome] = None) -> Step:
+        """As advance; does not block the event loop when a part is in a store either. Whoever is cancelled
+        has advanced all the same."""
+        await self._go_on_async(outcome)
+        return self.step
+
+    async def _go_on_async(self, outcome: Optional[AttemptOutcome] = None) -> None:
+        if self._waits:
+            await ended(lambda: self._go_on(outcome))
+        else:
+            self._go_on(outcome)
+
     def _go_on(self, outcome: Optional[AttemptOutcome] = None) -> None:
         """As advance, for those who do not look at the step."""
         if outcome is None:
@@ -107,8 +122,11 @@ class Call:
 
     def _advance(self, outcome: Any) -> int:
         step, spare = sized(c.agr_step), spare_error()
-        if self._clock is None:
-            status: int = _advance_now(self._handle.cell, outcome, byref(step), spare[1])
+        if self._waits:
+            name, now = _twin("agr_call_advance", self._clock)
+            status: int = lib.waiting(name)(self._handle.cell, outcome, *now, byref(step), spare[1])
+        elif self._clock is None:
+            status = _advance_now(self._handle.cell, outcome, byref(step), spare[1])
         else:
             status = lib.agr_call_advance_at(self._handle, outcome, self._clock(), byref(step), spare[1])
         if status < 0:
@@ -145,6 +163,13 @@ class Call:
         """Ends the call; before it is done that abandons it. May be called again."""
         self._handle.close()
 
+    async def close_async(self) -> None:
+        """As close; does not block the event loop when a part is in a store either."""
+        if self._waits:
+            await ended(self.close)
+        else:
+            self.close()
+
     def _require_open(self) -> None:
         if self._handle.closed:
             raise ClosedError("this Call is closed")
@@ -156,10 +181,30 @@ class Call:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Call:
+        self._require_open()
+        return self
 
-def _destroyer(clock: Optional[Clock]) -> Callable[[int], None]:
+    async def __aexit__(self, *_: object) -> None:
+        await self.close_async()
+
+
+def _twin(name: str, clock: Optional[Clock]) -> tuple[str, tuple[int, ...]]:
+    """A function that reads the clock, or its twin and the time that it is told."""
+    return (name, ()) if clock is None else (f"{name}_at", (clock(),))
+
+
+def _destroyer(policy: Policy) -> Callable[[int], None]:
     """What an abandoned call gives back, it gives back at a time on the policy's own scale."""
+    clock = policy._clock
+    if policy._waits:
+        return lambda pointer: _destroy_waiting(pointer, clock)
     if clock is None:
         destroy: Callable[[int], None] = lib.agr_call_destroy
         return destroy
     return lambda pointer: lib.agr_call_destroy_at(pointer, clock())
+
+
+def _destroy_waiting(pointer: int, clock: Optional[Clock]) -> None:
+    name, now = _twin("agr_call_destroy", clock)
+    lib.waiting(name)(pointer, *now)

@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional, TypeVar
 from . import _drive as drive
 from . import _generated as c
 from ._accelerate import accelerated
+from ._aside import asked
 from ._convert import Bytes, Duration, fill, integer, octets, record
 from ._ffi import Int32, address_of, byref, initialised, pointer, sized
 from ._handle import Clock, Native
@@ -148,13 +149,21 @@ class Policy(Native):
         for index, limiter in enumerate(limiters):
             config.limiters[index] = _address(limiter, RateLimiter, f"limiters[{index}]")
         config.limiter_count = len(limiters)
-        self._own("agr_policy_create", config, clock)
+        given = [part for part in (*parts, *limiters) if part is not None]
+        waits = any(part._waits for part in given)
+        self._own("agr_policy_create", config, clock, waits=waits)
 
     def begin(self, request: Optional[Request] = None, **fields: Any) -> Call:
         """Begins a guarded call, to be driven by its steps. The fields are those of Request."""
         return Call(self, _request(request, fields))
 
     call = begin
+
+    async def begin_async(self, request: Optional[Request] = None, **fields: Any) -> Call:
+        """As begin; does not block the event loop when a part is in a store either. The call is then to be
+        driven by advance_async, and closed by close_async or `async with`."""
+        asking = _request(request, fields)
+        return await asked(lambda: Call(self, asking), Call.close) if self._waits else Call(self, asking)
 
     @accelerated("policy_execute")
     def execute(

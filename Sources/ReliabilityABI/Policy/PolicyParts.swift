@@ -1,0 +1,113 @@
+import CAutoGLMReliability
+import Platform
+import ReliabilityCore
+
+/// The parts of a policy, wherever they lie. A policy retains each of them, and releases it when it goes. A part
+/// in a store waits for it within a step.
+struct PolicyParts: BitwiseCopyable {
+  var keys: KeysPart?
+  var breaker: BreakerPart?
+  var budget: Handle<RetryBudget>?
+  /// Either all of them are in one store, or none is.
+  var limiters = InlineArray<4, LimiterPart?>(repeating: nil)
+  var limiterCount = 0
+
+  func retainAll() {
+    if let keys { retain(keys.cache) }
+    if let breaker { retain(breaker.engine) }
+    if let budget { retain(budget) }
+    for index in 0..<limiterCount { if let limiter = limiters[index] { retain(limiter.engine) } }
+  }
+
+  func releaseAll() {
+    keys?.letGo()
+    breaker?.letGo()
+    if let budget { release(budget) }
+    for index in 0..<limiterCount { limiters[index]?.letGo() }
+  }
+
+  var areLimitersStored: Bool { limiters[0]?.stored != nil }
+}
+
+/// A limiter, of this process, of a region or in a store.
+struct LimiterPart: BitwiseCopyable {
+  /// In a store the bucket in front.
+  let engine: Handle<Limiter>
+  let stored: Handle<StoredLimiter>?
+
+  init(_ pointer: OpaquePointer?) throws(Failure) {
+    stored = storedLimiter(pointer)
+    if let stored {
+      engine = UnsafeMutableRawPointer(stored).assumingMemoryBound(to: Limiter.self)
+    } else {
+      engine = try handle(pointer, .limiter, "limiters")
+    }
+  }
+
+  func letGo() {
+    if let stored { release(stored) } else { release(engine) }
+  }
+
+  /// Ends a reservation; `actual` as `agr_limiter_settle` has it.
+  @inline(__always)
+  func settle(_ permit: UInt64, actual: Int64, now: Int64) {
+    _ = try? engine.pointee.settle(permit, actual: actual, now: now)
+    stored?.pointee.returnSurplus()
+  }
+
+  @inline(__always)
+  func cancel(_ permit: UInt64, now: Int64) {
+    _ = try? engine.pointee.cancel(permit, now: now)
+    stored?.pointee.returnSurplus()
+  }
+}
+
+/// A breaker, whose state is this process's, a region's, or shared through a store.
+struct BreakerPart: BitwiseCopyable {
+  let engine: Handle<Breaker>
+  private let stored: Handle<StoredBreaker>?
+
+  init(_ pointer: OpaquePointer?) throws(Failure) {
+    stored = handleIfKind(pointer, .storedBreaker)
+    if let stored {
+      engine = UnsafeMutableRawPointer(stored).assumingMemoryBound(to: Breaker.self)
+    } else {
+      engine = try handle(pointer, .breaker, "breaker")
+    }
+  }
+
+  func letGo() {
+    if let stored { release(stored) } else { release(engine) }
+  }
+
+  @inline(__always)
+  func acquire(now: Int64) throws(Failure) -> Breaker.Admission {
+    if let stored { return try BreakerPart.acquire(stored, now) }
+    return try engine.pointee.acquire(now: now)
+  }
+
+  @inline(never)
+  private static func acquire(
+    _ stored: Handle<StoredBreaker>, _ now: Int64
+  ) throws(Failure) -> Breaker.Admission {
+    try stored.pointee.acquire(now: now)
+  }
+
+  /// A permit that expired meanwhile is stale: the breaker has counted without it.
+  @inline(__always)
+  func report(_ permit: UInt64, _ outcome: CallOutcome, latency: Int64, now: Int64) {
+    if let stored {
+      BreakerPart.report(stored, permit, outcome, latency, now)
+    } else {
+      _ = try? engine.pointee.report(permit, outcome, latency: latency, now: now, processRandom)
+    }
+  }
+
+  @inline(never)
+  private static func report(
+    _ stored: Handle<StoredBreaker>, _ permit: UInt64, _ outcome: CallOutcome, _ latency: Int64,
+    _ now: Int64
+  ) {
+    _ = try? stored.pointee.report(permit, outcome, latency: latency, now: now)
+  }
+}
