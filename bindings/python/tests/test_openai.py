@@ -4,8 +4,10 @@ their protocol."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import httpx
@@ -33,6 +35,16 @@ COMPLETION = {
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
 }
+
+
+@pytest.fixture(autouse=True)
+def own_loop() -> Iterator[None]:
+    """Some of the packages ask for this thread's event loop, which would be made and never closed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def event(text: str) -> bytes:
