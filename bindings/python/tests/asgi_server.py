@@ -97,8 +97,8 @@ class Raw:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def until(self, what: bytes) -> bytes:
-        while what not in self.got:
+    def until(self, what: bytes, times: int = 1) -> bytes:
+        while self.got.count(what) < times:
             part = self._socket.recv(65536)
             assert part, f"closed after {self.got!r}"
             self.got += part
