@@ -21,6 +21,8 @@ ALLOCATORS = {"posix_memalign", "free", "mmap", "munmap"}
 # The shims of platform.h that give the kernel or libc the address of a local.
 C_SHIMS = {"platform_allocate", "platform_sleep_until_ns"}
 OTHER_ALLOCATORS = r"(?:m|c|re|v|pv|aligned_)alloc|reallocarray|memalign|strn?dup|s?brk|swift_.*"
+# The oldest glibc that it runs with: what a wheel for manylinux_2_28 may need.
+OLDEST_GLIBC = (2, 28)
 SIZE_LIMIT = 400_000
 LOAD_LIMIT_NS = 1_000_000
 
@@ -117,6 +119,9 @@ def main(library: str, exports: str) -> int:
     check("SONAME", soname == [SONAME], soname)
     needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
     check("needs libc and libm only", needed <= NEEDED, sorted(needed))
+    versions = re.findall(r"GLIBC_(\d+)\.(\d+)", output("objdump", "-T", library))
+    newest = max((int(major), int(minor)) for major, minor in versions)
+    check("runs with glibc {}.{}".format(*OLDEST_GLIBC), newest <= OLDEST_GLIBC, newest)
     symbols = output("nm", "-D", "--defined-only", library).splitlines()
     names = sorted(line.split()[-1].split("@")[0] for line in symbols if " A " not in line)
     wanted = Path(exports).read_text().split()

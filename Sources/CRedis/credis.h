@@ -202,17 +202,18 @@ static inline ssize_t credis_write(credis_link *link, const void *from, size_t l
     if (sent > 0) return sent;
     return sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? CREDIS_AGAIN : CREDIS_CLOSED;
   }
+  /* On Linux this mask is the thread's, as that of pthread_sigmask, which is of glibc 2.32. */
   sigset_t broken_pipe, before, pending;
   sigemptyset(&broken_pipe);
   sigaddset(&broken_pipe, SIGPIPE);
   sigpending(&pending);
   const int was_pending = sigismember(&pending, SIGPIPE);
-  pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
+  sigprocmask(SIG_BLOCK, &broken_pipe, &before);
   ERR_clear_error();
   const int sent = SSL_write(link->ssl, from, length > 1 << 20 ? 1 << 20 : (int)length);
   if (sent <= 0) *out_events = credis_wanted(link->ssl, sent);
   if (!was_pending) sigtimedwait(&broken_pipe, NULL, &(struct timespec){0, 0});
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  sigprocmask(SIG_SETMASK, &before, NULL);
   if (sent > 0) return sent;
   return *out_events ? CREDIS_AGAIN : (ERR_clear_error(), CREDIS_CLOSED);
 }

@@ -112,6 +112,12 @@ static inline void platform_sleep_until_ns(int64_t deadline_ns) {
 /* The whole part of a number whose magnitude is below 2^63. */
 static inline int64_t platform_truncate(double number) { return (int64_t)number; }
 
+/* 2^t, 0 <= t <= 1023. exp2 itself is of glibc 2.29 where it was compiled with that or a later one. */
+static inline double platform_exp2(double t) {
+  const double whole = floor(t);
+  return ldexp(1 + expm1((t - whole) * 0.693147180559945309417), (int)whole);
+}
+
 /* ---- threads ---- */
 
 /* A number that tells the threads of the process apart, never 0: where the thread's control block lies. */
@@ -305,7 +311,8 @@ typedef struct platform_region_facts {
 /* 0 or -errno. */
 static inline int32_t platform_region_look(int32_t fd, platform_region_facts *facts) {
   struct stat status;
-  if (fstat(fd, &status) != 0) return -errno;
+  /* The kernel's structure is that of 64-bit glibc, whose own function is of 2.33. */
+  if (syscall(SYS_fstat, fd, &status) != 0) return -errno;
   facts->bytes = status.st_size < 0 ? 0 : (uint64_t)status.st_size;
   facts->mode = (uint32_t)status.st_mode & 07777;
   facts->owner = (uint32_t)status.st_uid;

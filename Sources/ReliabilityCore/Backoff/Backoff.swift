@@ -139,6 +139,6 @@ package struct Backoff: BitwiseCopyable {
   }
 
   private static func rise(_ t: Double) -> Double {
-    exp2(t) * tanh((4 * t).squareRoot())
+    platform_exp2(t) * tanh((4 * t).squareRoot())
   }
 }
