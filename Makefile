@@ -7,7 +7,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  bench bench-check bench-growth bench-long bench-clock bench-cluster instructions install package generate format clean
+  bench bench-check bench-growth bench-long bench-clock bench-cluster instructions wheel install package generate format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-cluster: deps ## simulates 1,000 processes that share a budget through a s
 instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
 	@scripts/install-deps valgrind
 	@$(PYTHON) benchmarks/instructions.py
+
+wheel: build ## a wheel for pip in build/wheels, for any Linux with glibc 2.28 or later
+	@scripts/wheel
 
 install: build ## installs library, headers, pkg-config file and CMake package below PREFIX (/usr/local)
 	@cmake --install build --prefix $(PREFIX)

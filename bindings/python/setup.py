@@ -18,7 +18,7 @@ from setuptools.errors import SetupError
 from wheel.bdist_wheel import bdist_wheel
 
 FILE = "libautoglm_reliability.so"
-STORE = "libautoglm_reliability_sqlite.so"
+STORES = ("sqlite", "redis")
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / ".build-embedded"
 
@@ -44,19 +44,20 @@ def build_command(swift: str, product: str) -> list[str]:
     return [*command, "--scratch-path", str(SCRATCH), "--product", product]
 
 
-def store() -> Optional[Path]:
-    """The SQLite store, which is left out where it is not there and cannot be built."""
-    named = os.environ.get("AUTOGLM_RELIABILITY_SQLITE_LIB")
+def store(name: str) -> Optional[Path]:
+    """A store's library, which is left out where it is not there and cannot be built."""
+    file = f"libautoglm_reliability_{name}.so"
+    named = os.environ.get(f"AUTOGLM_RELIABILITY_{name.upper()}_LIB")
     if named:
         return Path(named)
     main = os.environ.get("AUTOGLM_RELIABILITY_LIB")
     place = Path(main).parent if main else SCRATCH / "release"
     swift = shutil.which("swift")
     if not main and swift is not None:
-        built = subprocess.run(build_command(swift, "autoglm_reliability_sqlite"), cwd=ROOT, check=False)
+        built = subprocess.run(build_command(swift, f"autoglm_reliability_{name}"), cwd=ROOT, check=False)
         if built.returncode != 0:
             return None
-    return place / STORE if (place / STORE).is_file() else None
+    return place / file if (place / file).is_file() else None
 
 
 def install(source: Path, target: Path) -> None:
@@ -96,9 +97,10 @@ class Build(build_py):
         if not self.editable_mode:
             package = Path(self.build_lib, "autoglm_reliability")
             install(library(), package / FILE)
-            plug_in = store()
-            if plug_in is not None:
-                install(plug_in, package / STORE)
+            for name in STORES:
+                plug_in = store(name)
+                if plug_in is not None:
+                    install(plug_in, package / f"libautoglm_reliability_{name}.so")
 
 
 class PlatformWheel(bdist_wheel):
