@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .store import Store
 
 Clock = Callable[[], int]
+#: What objects take that are made without a clock of their own; None: the system's. See testing.virtual_time.
+default_clock: Optional[Clock] = None
 Self = TypeVar("Self", bound="Native")
 
 
@@ -101,6 +103,8 @@ class Native(NativeBase):
     ) -> None:
         """Creates the native object: create is the C function, whose prefix names the others. With a scope
         the object is found there by its name, or created. waits: one of its parts is in a store."""
+        if clock is None and scope is None:
+            clock = default_clock
         if clock is not None and not callable(clock):
             raise TypeError("clock must be a function that returns nanoseconds")
         if (scope is None) != (name is None):
