@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one of the C and C++ examples against the real thing, over loopback, and checks what it did.
 
-python run_examples.py curl_retry|poll_loop|gateway|inference_server PROGRAM
+python run_examples.py curl_retry|curl_multi|poll_loop|gateway|inference_server PROGRAM
 """
 
 from __future__ import annotations
@@ -164,6 +164,24 @@ def curl_retry(program: str) -> None:
     equal("0 of 10 calls succeeded; 5 attempts" in refused.stdout, True, "five attempts in all")
 
 
+def curl_multi(program: str) -> None:
+    with flaky_server() as server:
+        # A tenth in trouble: less than opens the breaker, or uses the budget up.
+        server.TROUBLES = ([],) * 17 + (["503"], ["429"], ["503-ms"])
+        equal(run(program, server.url, "2000", "100").returncode, 0, "exit status")
+        check_served(server, "multi", 2000)
+
+    # And all of it: the breaker opens, and those who come then cost the server nothing.
+    with flaky_server() as server:
+        server.TROUBLES = (["drop"] * 10,)
+        done = run(program, server.url, "2000", "100")
+        equal(done.returncode, 1, "exit status")
+        equal("open (breaker)" in done.stdout, True, "the breaker opened")
+        equal("0 succeeded, 2000 failed" in done.stdout, True, "the summary")
+        equal(sum(map(len, server.served.values())) < 500, True, "few requests in all")
+    equal(run(program, "http://127.0.0.1:1/", "10", "x").returncode, 2, "exit status with a bad number")
+
+
 def poll_loop(program: str) -> None:
     with flaky_server() as server:
         done = run(program, server.url)
@@ -271,6 +289,7 @@ def check_limits(client: Client) -> None:
 
 
 EXAMPLES: dict[str, Callable[[str], None]] = {
+    "curl_multi": curl_multi,
     "curl_retry": curl_retry,
     "poll_loop": poll_loop,
     "gateway": gateway,

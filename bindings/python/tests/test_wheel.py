@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel that scripts/wheel makes, installed by pip in an environment that has nothing else, where there is no
-Swift and no checkout."""
+"""The wheel that scripts/wheel makes, installed by pip in an environment that has nothing else, where there
+is no Swift and no checkout."""
 
 from __future__ import annotations
 
