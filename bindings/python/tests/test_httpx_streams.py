@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from autoglm_reliability import Policy, RateLimiter
 from autoglm_reliability.httpx import chat_costs
 from autoglm_reliability.testing import ManualClock
 from calling import Caller, quick
-from scripted_http import ScriptedServer, answer, chunked, document, raw, reset
+from scripted_http import ScriptedServer, answer, chunked, document, raw, reset, silent
 
 Make = Callable[..., Caller]
 
@@ -45,6 +46,15 @@ def test_nothing_is_repeated_after_the_first_byte(caller: Caller, end: Any) -> N
         assert len(server.received) == 1
     seen = snapshot(caller, server)
     assert (seen.failed, seen.succeeded, seen.calls_alive) == (1, 0, 0)
+
+
+def test_a_stream_that_falls_silent_is_a_time_out(make: Make, clock: ManualClock) -> None:
+    # The server would close the connection in the end, which is another error.
+    forever = {"first_byte_timeout": math.inf, "total_timeout": math.inf}
+    caller = make(policy=quick(clock, idle_timeout=0.2, **forever))
+    with ScriptedServer(chunked(b"one", end=silent)) as server, pytest.raises(httpx.ReadTimeout) as caught:
+        caller.stream("GET", server.url, timeout=None)
+    assert caught.value.parts == b"one"  # type: ignore[attr-defined]
 
 
 def test_a_break_counts_for_the_breaker(make: Make, clock: ManualClock) -> None:
@@ -156,8 +166,6 @@ def test_a_response_that_is_forgotten_gives_back_its_call(clock: ManualClock) ->
 
 def test_a_cancelled_task_leaves_nothing_behind(clock: ManualClock) -> None:
     import anyio
-
-    from scripted_http import silent
 
     caller = Caller("async", policy=quick(clock))
 

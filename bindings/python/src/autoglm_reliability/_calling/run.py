@@ -24,12 +24,15 @@ T = TypeVar("T")
 class Answer(ABC):
     """A response whose body has not been read."""
 
+    """
+    is_json    it is a document in JSON.
+    says_zero  the value of some header is 0, as of a limit that is used up.
+    """
+
     status: int
     get: Get
-
-    @abstractmethod
-    def says_zero(self) -> bool:
-        """Whether the value of any header is 0, as of a limit that is used up."""
+    is_json: bool
+    says_zero: bool
 
     @abstractmethod
     async def read(self) -> Optional[bytes]:
@@ -143,7 +146,7 @@ class Run(Generic[A]):
         if answer.status >= 400:
             self._judge(answer)
             return False
-        if answer.says_zero():
+        if answer.says_zero:
             exchange.rest(used_up(answer.get))
         if self.whole:
             exchange.succeed(self.costs_of(self.held))
@@ -160,7 +163,7 @@ class Run(Generic[A]):
     def _is_held(self, answer: A) -> bool:
         if not self.exchange.options.hold_json or self._digest is not None:
             return False
-        return (answer.get("content-type") or "").startswith("application/json")
+        return answer.is_json
 
     async def _hold(self, most: int) -> None:
         """Reads the body as far as it is held before anything is passed on."""

@@ -17,9 +17,13 @@ class _Common(Answer):
         self.response = response
         self.status: int = response.status_code
         self.get: Get = response.headers.get
-
-    def says_zero(self) -> bool:
-        return any(value == b"0" for _, value in self.response.headers.raw)
+        self.is_json = self.says_zero = False
+        # One look at all of them costs less than to ask for one by its name.
+        for name, value in response.headers.raw:
+            if value == b"0":
+                self.says_zero = True
+            elif len(name) == 12 and name.lower() == b"content-type":
+                self.is_json = value.startswith(b"application/json")
 
     def decoded(self, body: bytes) -> bytes:
         encoding = self.get("content-encoding")

@@ -30,13 +30,11 @@ class RequestsAnswer(Answer):
         self._limit = limit
         self._raw: Any = response.raw
         self._response: Optional[requests.Response] = response
-        self._values = response.headers.values
+        self.is_json = response.headers.get("content-type", "").startswith("application/json")
+        self.says_zero = "0" in response.headers.values()
         self.status: int = response.status_code
         self.get: Get = response.headers.get
         self._parts: Optional[Iterator[bytes]] = None
-
-    def says_zero(self) -> bool:
-        return "0" in self._values()
 
     async def read(self) -> Optional[bytes]:
         if self._parts is None:
