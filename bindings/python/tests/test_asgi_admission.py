@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+import autoglm_reliability as agr
 from asgi_server import AsgiServer, Raw, Steps, body_of, exchange, is_whole, request_bytes, status_of
-from autoglm_reliability.asgi import Admission, ReliabilityMiddleware, current_inbound
+from autoglm_reliability.asgi import Admission, Idempotency, ReliabilityMiddleware, current_inbound
 from helpers import eventually
 
 
@@ -21,6 +22,7 @@ class Server:
     def __init__(self, *admission: Any, **options: Any) -> None:
         self.steps = Steps()
         self.order: list[str] = []
+        self.cache = agr.IdempotencyCache()
         priority = options.pop("priority", None)
         middleware = {
             name: options.pop(name) for name in list(options) if name.endswith(("timeout", "bytes"))
@@ -28,6 +30,7 @@ class Server:
         queue_timeout = middleware.pop("queue_timeout", 3600)
         self.app = ReliabilityMiddleware(
             Starlette(routes=[Route("/{name}", self._serve, methods=["GET", "POST"])]),
+            idempotency=Idempotency(self.cache),
             admission=Admission(*admission, queue_timeout=queue_timeout, priority=priority),
             **middleware,
         )
@@ -203,6 +206,36 @@ def test_slow_clients_hold_no_slot_for_ever(make: Any) -> None:
     assert status_of(exchange(server.port, "GET", "/inbound")) == 200
     for raw in heads:
         raw.close()
+
+
+def test_a_slow_body_with_a_key_begins_no_run(make: Any) -> None:
+    server = make(1, body_timeout=0.1)
+    head = request_bytes("POST", "/body", [("Idempotency-Key", "k")], b"x" * 9)
+    raw = Raw(server.port, head[:-8])
+    assert status_of(raw.rest()) == 408
+    raw.close()
+    assert server.order == []
+    assert server.cache.snapshot().entries == 0
+
+
+def test_a_run_keeps_its_slot_when_its_client_goes_away_and_duplicates_need_none(make: Any) -> None:
+    server = make(2, 0)
+    keyed = server.app._keyed
+    raws = [Raw(server.port, request_bytes("POST", "/a", [("Idempotency-Key", "k")])) for _ in range(1)]
+    server.served(1)
+    for number in range(2, 4):
+        raws.append(Raw(server.port, request_bytes("POST", "/a", [("Idempotency-Key", "k")])))
+        followed = lambda number=number: next(iter(keyed._runs.values())).followed_by == number  # noqa: E731
+        eventually(followed, "a duplicate got no answer")
+    raws[0].close()
+    server.client("b")
+    server.served(2)
+    assert status_of(server.client("c").rest()) == 503, "the run's slot was given away"
+    server.steps.allow(2)
+    for raw in raws[1:]:
+        assert body_of(raw.rest()) == b"a"
+        raw.close()
+    assert server.order == ["a", "b"]
 
 
 def test_a_body_that_drips_is_too_slow(make: Any) -> None:
