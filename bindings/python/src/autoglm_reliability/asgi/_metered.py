@@ -34,6 +34,10 @@ class Metered:
                     message = {**message, "headers": [*message.get("headers", ()), *held.headers]}
         elif kind in FILES:
             self._ended = not message.get("more_body", False)
+        if self._ended and held is not None and not self._waits:
+            # Whoever has all of a response finds its tokens settled. A store may be asked afterwards.
+            self._held = None
+            held.settle(True)
         try:
             await self._send(message)
         finally:
