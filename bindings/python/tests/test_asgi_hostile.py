@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -104,35 +103,3 @@ def test_a_clock_that_is_set_changes_neither_limits_nor_runs(monkeypatch: pytest
             assert body_of(post(server.port, "a", "k")) == body_of(first)
             assert status_of(post(server.port, "a", f"k{days}")) == 200
         assert status_of(post(server.port, "a", "another")) == 429
-
-
-def test_a_run_whose_server_stops_waits_for_its_end() -> None:
-    ended = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            assert (await receive())["type"] == "lifespan.startup"
-            await send({"type": "lifespan.startup.complete"})
-            assert (await receive())["type"] == "lifespan.shutdown"
-            ended.append("lifespan")
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
-        while not stopping.is_set():
-            await asyncio.sleep(0.001)
-        for _ in range(10):
-            await asyncio.sleep(0.001)
-        await send({"type": "http.response.body"})
-        ended.append("run")
-
-    stopping = asyncio.Event()
-    cache = agr.IdempotencyCache()
-    with AsgiServer(ReliabilityMiddleware(app, idempotency=Idempotency(cache))) as server:
-        head = b"POST / HTTP/1.1\r\nhost: t\r\nidempotency-key: k\r\n\r\n"
-        raw = Raw(server.port, head)
-        raw.until(b"begun")
-        raw.close()
-        server.loop.call_soon_threadsafe(stopping.set)
-    assert ended == ["run", "lifespan"]
-    assert cache.snapshot().executed == 1

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 import autoglm_reliability as agr
 from asgi_server import AsgiServer, Raw, Steps, body_of, is_whole, request_bytes, status_of, without
-from autoglm_reliability.asgi import Admission, Idempotency, ReliabilityMiddleware, _run
+from autoglm_reliability.asgi import Idempotency, ReliabilityMiddleware, _run
 from helpers import eventually
 
 KEY = [("Idempotency-Key", "k")]
@@ -244,41 +244,3 @@ def test_a_lease_is_renewed_for_as_long_as_the_run_lasts(make: Any) -> None:
     # Nine renewals take three leases; had they not counted, the response would not have been kept.
     assert all(renewed)
     assert (streams.calls, cache.snapshot().leases_lost) == (1, 0)
-
-
-def test_a_server_that_cancels_a_request_ends_neither_the_run_nor_its_slot() -> None:
-    """Some do when the client has gone; uvicorn does not."""
-    cache = agr.IdempotencyCache()
-    sent: list[Any] = []
-
-    async def go() -> None:
-        begun, on = asyncio.Event(), asyncio.Event()
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            begun.set()
-            await on.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"all"})
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        middleware = ReliabilityMiddleware(app, idempotency=Idempotency(cache), admission=Admission(1))
-        gate, keyed = middleware._gate, middleware._keyed
-        assert gate is not None
-        assert keyed is not None
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"idempotency-key", b"k")]}
-        first = asyncio.ensure_future(middleware(scope, asyncio.Event().wait, send))
-        await begun.wait()
-        first.cancel()
-        await asyncio.wait([first])
-        assert first.cancelled()
-        assert (gate.free, keyed.running) == (0, 1)
-        on.set()
-        await keyed.drained(30)
-        assert (gate.free, keyed.running) == (1, 0)
-        await middleware(scope, asyncio.Event().wait, send)
-
-    asyncio.run(go())
-    assert [message.get("body") for message in sent] == [None, b"all"]
-    assert sent[0]["headers"] == [(b"idempotency-replayed", b"true")]
