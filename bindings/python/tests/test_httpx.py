@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 import httpx
@@ -17,6 +18,7 @@ from autoglm_reliability.httpx import (
     DeadlineError,
     RateLimitedError,
     RefusedError,
+    ReliableTransport,
 )
 from autoglm_reliability.propagation import Inbound, serving
 from autoglm_reliability.testing import ManualClock
@@ -353,3 +355,17 @@ def test_a_full_pool_is_not_the_hosts_failure(
 
             caller.run(work)
     assert clock.slept == []
+
+
+def test_threads_share_a_transport() -> None:
+    transport = ReliableTransport(policy=lambda _: Policy(retry=Backoff(max_attempts=2, base_delay=0)))
+    with ScriptedServer(document([1])) as server, httpx.Client(transport=transport, timeout=30) as client:
+
+        def work(_: int) -> list[int]:
+            return [client.post(server.url, json={}).status_code for _ in range(20)]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(status == 200 for statuses in pool.map(work, range(8)) for status in statuses)
+        seen = transport.policy(server.url).snapshot()
+    assert (seen.succeeded, seen.calls_alive) == (160, 0)
+    assert len({received.headers["idempotency-key"] for received in server.received}) == 160

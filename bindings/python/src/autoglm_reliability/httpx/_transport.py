@@ -92,7 +92,7 @@ class ReliableTransport(_Common, httpx.BaseTransport):
 
 
 class AsyncReliableTransport(_Common, httpx.AsyncBaseTransport):
-    """As ReliableTransport, for httpx.AsyncClient; under asyncio and trio."""
+    """As ReliableTransport, for httpx.AsyncClient."""
 
     def __init__(
         self,
