@@ -234,6 +234,7 @@ def inference_server(program: str) -> None:
         client = Client(process.stdout.readline().strip())
         check_duplicates(client)
         check_limits(client)
+        check_breaker(client)
         process.stdin.close()
         equal(process.wait(TIMEOUT), 0, "exit status")
         print(process.stdout.read(), end="")
@@ -286,6 +287,20 @@ def check_limits(client: Client) -> None:
     equal(after["tokens_available"] >= before["tokens_available"] - 2, True, "tokens came back")
     equal(client.generate("hi", 4000, "d")[0], 400, "more than ever fits")
     equal(client.generate("hi", 0, "d")[0], 400, "no tokens")
+
+
+def check_breaker(client: Client) -> None:
+    client.ask("POST", "/model?works=0")
+    for i in range(5):
+        equal(client.generate("hi", 2, f"e{i}", "failed")[0], 500, "a failure of the model")
+    before = client.stats()
+    status, headers, _ = client.generate("hi", 2, "f")
+    equal((status, 1 <= int(headers["retry-after"]) <= 2), (503, True), "the model is left alone")
+    after = client.stats()
+    equal(after["runs"], before["runs"], "runs")
+    client.ask("POST", "/model?works=1")
+    wait_for(lambda: client.generate("hi", 2, "g", "again")[0] == 200, "the model to be asked again")
+    equal(client.generate("hi", 2, "e0", "failed")[0], 200, "a key that failed may be tried again")
 
 
 EXAMPLES: dict[str, Callable[[str], None]] = {

@@ -2,15 +2,17 @@
 //
 // An HTTP inference server with the library inside, on the serving side.
 //
-//   inference_server [REQUESTS_PER_MINUTE [TOKENS_PER_MINUTE]]
+//   inference_server [REQUESTS_PER_MINUTE [TOKENS_PER_MINUTE [MILLISECONDS_PER_TOKEN]]]
 //
 //   POST /v1/generate?max_tokens=N    the body is the prompt; X-Tenant says whose, Idempotency-Key
 //                                     makes a repetition safe
+//   POST /model?works=0|1             the model fails from now on, or works again
 //   GET  /stats
 //
 // A tenant has so many requests a minute; all share the tokens. A request reserves its prompt and
 // max_tokens, and is settled by what was generated. A duplicate waits for the run that is under way
-// and gets the same bytes; it costs nothing. Prints its address, and serves until stdin closes.
+// and gets the same bytes; it costs nothing. A model that keeps failing is left alone for a while:
+// its breaker opens, and requests are refused at once, with the time when to come back. Prints its address, and serves until stdin closes.
 // Exits 0 if nothing was left reserved, pinned or waited for.
 #include <autoglm_reliability.hpp>
 #include <httplib.h>
@@ -56,16 +58,27 @@ agr_idempotency_config replies() {
   return config;
 }
 
-/// Stands for the model: it says the prompt's words backwards, a token every four milliseconds.
-struct Model {
-  std::atomic<int64_t> runs{0};
+agr_breaker_config model_breaker() {
+  auto config = agr::breaker_config();
+  config.window = AGR_WINDOW_NONE;
+  config.consecutive_failures = 5;
+  config.open_ns = config.open_max_ns = agr::Duration{2s}.count();
+  return config;
+}
 
-  /// A reply tells its run, so that one which was computed again would differ.
+/// Stands for the model: it says the prompt's words backwards, a token every so many milliseconds.
+struct Model {
+  const std::chrono::milliseconds time_per_token;
+  std::atomic<int64_t> runs{0};
+  std::atomic<bool> works{true};
+
+  /// A reply tells its run, so that one which was computed again would differ. Empty: it failed.
   std::string generate(const std::vector<std::string>& words, int64_t max_tokens, int64_t& tokens) {
     const int64_t run = ++runs;
+    if (!works) return {};
     std::string text;
     for (auto word = words.rbegin(); word != words.rend() && tokens < max_tokens; ++word, ++tokens) {
-      std::this_thread::sleep_for(4ms);
+      if (time_per_token > 0ms) std::this_thread::sleep_for(time_per_token);
       text += (tokens ? " " : "") + *word;
     }
     return "{\"run\":" + std::to_string(run) + ",\"text\":\"" + text +
@@ -97,11 +110,15 @@ void refuse(httplib::Response& response, int status, const char* why, agr::Durat
 
 class Server {
  public:
-  Server(int64_t requests_per_minute, int64_t tokens_per_minute)
-      : tenants_(must(agr::KeyedLimiter::create(tenant_limits(requests_per_minute)))),
+  Server(int64_t requests_per_minute, int64_t tokens_per_minute, int64_t ms_per_token)
+      : model_{std::chrono::milliseconds{ms_per_token}},
+        tenants_(must(agr::KeyedLimiter::create(tenant_limits(requests_per_minute)))),
         tokens_(must(agr::Limiter::create(
             agr::limiter_config(tokens_per_minute, tokens_per_minute, 1min)))),
-        cache_(must(agr::Idempotency::create(replies()))) {}
+        cache_(must(agr::Idempotency::create(replies()))),
+        breaker_(must(agr::Breaker::create(model_breaker()))) {}
+
+  void set_works(bool works) { model_.works = works; }
 
   void generate(const httplib::Request& request, httplib::Response& response) {
     const std::string tenant = request.get_header_value("X-Tenant");
@@ -176,13 +193,24 @@ class Server {
       refuse(response, 429, "the tokens are used up", reserved.retry_after());
       return false;
     }
+    auto permit = breaker_.acquire();
+    if (!permit) {
+      refuse(response, 503, "the model is out of order", permit.retry_after());
+      return false;
+    }
     agr::Duration retry_after{};
     if (!tenants_.try_acquire(tenant, 1, &retry_after)) {
       refuse(response, 429, "this tenant's requests are used up", retry_after);
-      return false;  // the reservation is dropped, which gives the tokens back
+      return false;  // reservation and permit are dropped: tokens go back, and the breaker counts nothing
     }
     int64_t generated = 0;
     reply = model_.generate(words, max_tokens, generated);
+    if (reply.empty()) {
+      permit->failure();
+      refuse(response, 500, "the model failed");
+      return false;
+    }
+    permit->success();
     reserved->settle(prompt_tokens + generated);
     return true;
   }
@@ -198,17 +226,24 @@ class Server {
   agr::KeyedLimiter tenants_;
   agr::Limiter tokens_;
   agr::Idempotency cache_;
+  agr::Breaker breaker_;
 };
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  Server server(count > 1 ? std::atoll(arguments[1]) : 60, count > 2 ? std::atoll(arguments[2]) : 8192);
+  const auto number = [&](int index, int64_t otherwise) {
+    return count > index ? std::atoll(arguments[index]) : otherwise;
+  };
+  Server server(number(1, 60), number(2, 8192), number(3, 4));
   httplib::Server http;
   http.new_task_queue = [] { return new httplib::ThreadPool(pool); };
   http.set_payload_max_length(1 << 20);
   http.Post("/v1/generate", [&](const auto& request, auto& response) {
     server.generate(request, response);
+  });
+  http.Post("/model", [&](const auto& request, auto&) {
+    server.set_works(request.get_param_value("works") != "0");
   });
   http.Get("/stats", [&](const auto&, auto& response) { server.stats(response); });
 
