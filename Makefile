@@ -7,7 +7,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  bench bench-check bench-growth bench-long bench-clock bench-cluster instructions wheel install package generate format clean
+  bench bench-check bench-growth bench-long bench-clock bench-cluster load instructions wheel install package generate format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ bench-clock: build ## the clock's error over SECONDS (300)
 
 bench-cluster: deps ## simulates 1,000 processes that share a budget through a store: docs/cluster.md; a minute
 	@$(PYTHON) benchmarks/cluster_simulation.py --write
+
+load: build ## wrk against the C++ server, and the C client: nothing is lost, no limit exceeded; half a minute
+	@scripts/install-deps wrk
+	@$(PYTHON) benchmarks/load_test.py
 
 instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
 	@scripts/install-deps valgrind

@@ -238,6 +238,7 @@ int main(int count, char** arguments) {
   Server server(number(1, 60), number(2, 8192), number(3, 4));
   httplib::Server http;
   http.new_task_queue = [] { return new httplib::ThreadPool(pool); };
+  http.set_tcp_nodelay(true);  // else each reply on a kept connection waits for an acknowledgement
   http.set_payload_max_length(1 << 20);
   http.Post("/v1/generate", [&](const auto& request, auto& response) {
     server.generate(request, response);
