@@ -369,3 +369,12 @@ def test_threads_share_a_transport() -> None:
         seen = transport.policy(server.url).snapshot()
     assert (seen.succeeded, seen.calls_alive) == (160, 0)
     assert len({received.headers["idempotency-key"] for received in server.received}) == 160
+
+
+def test_more_calls_than_a_policy_has_room_for_are_refused(clock: ManualClock) -> None:
+    transport = ReliableTransport(policy=quick(clock, max_calls=1))
+    with ScriptedServer(answer()) as server, httpx.Client(transport=transport) as client:
+        with client.stream("GET", server.url), pytest.raises(RefusedError) as caught:
+            client.get(server.url)
+        assert caught.value.field == "max_calls"
+        assert client.get(server.url).status_code == 200

@@ -32,6 +32,7 @@ def default_policy(origin: str) -> Policy:
         ),
         budget=RetryBudget(),
         breaker=CircuitBreaker(failure_rate=0.5, minimum_calls=20),
+        max_calls=4096,  # as many as the breaker tells apart
         total_timeout=600,
         connect_timeout=5,
         first_byte_timeout=300,

@@ -18,7 +18,7 @@ from .._calling.options import Options
 from .._calling.run import IO, Answer, Run
 from ..errors import DeadlineExceeded, Refused
 from ._endpoint import Endpoint
-from ._errors import KINDS
+from ._errors import KINDS, refused
 from ._plan import Sending, give_key, is_whole, origin_of
 
 A = TypeVar("A", bound=Answer)
@@ -67,7 +67,10 @@ class Deliverer(Generic[A]):
         request = sending.request
         costs = None if self._options.costs is None else tuple(self._options.costs(request))
         origin = origin_of(request.url)
-        exchange = Exchange(self._hosts, origin, self._options, repeatable, resendable, costs, until)
+        try:
+            exchange = Exchange(self._hosts, origin, self._options, repeatable, resendable, costs, until)
+        except Refused as error:
+            raise refused(error) from None
         return Run(self._io(sending), exchange, 0 if costs is None else len(costs))
 
     async def _to(

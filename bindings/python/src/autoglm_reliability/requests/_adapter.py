@@ -78,9 +78,11 @@ class ReliableAdapter(HTTPAdapter):
         resendable = whole or isinstance(getattr(request, "_body_position", None), int)
         costs = None if self._options.costs is None else tuple(self._options.costs(request))
         repeatable = self._give_key(request)
-        exchange = Exchange(
-            self._hosts, _origin(request.url or ""), self._options, repeatable, resendable, costs
-        )
+        origin = _origin(request.url or "")
+        try:
+            exchange = Exchange(self._hosts, origin, self._options, repeatable, resendable, costs)
+        except Refused as error:
+            raise refused(error, request) from None
         how = {"stream": True, "verify": verify, "cert": cert, "proxies": proxies}
         io = _IO(self, request, timeout, how, rewind=not whole)
         run: Run[RequestsAnswer] = Run(io, exchange, 0 if costs is None else len(costs))
