@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads the C and C++ examples over loopback, checks that nothing was lost or admitted beyond the limits, and writes
-the figures to docs/integrations/native.md.
+"""Loads the C and C++ examples over loopback, checks that nothing was lost or admitted beyond the limits, and
+writes the figures to docs/integrations/native.md.
 
     load_test.py [--seconds N]   of each of wrk's runs; 5, at most 60
 
-The server is examples/cpp/inference_server with a model that takes no time, so that what is measured is HTTP and the
-library; wrk is Debian's. The client is examples/c/curl_multi, against an ASGI application under uvicorn."""
+The server is examples/cpp/inference_server with a model that takes no time, so that what is measured is HTTP
+and the library; wrk is Debian's. The client is examples/c/curl_multi, against an ASGI application under
+uvicorn."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ EXAMPLES = ROOT / "build" / "examples"
 PAGE = ROOT / "docs" / "integrations" / "native.md"
 MANY = 10**9
 CONNECTIONS = 32
+
+SUMMARY = re.compile(r"(\d+) succeeded, (\d+) failed; .*; (\d+) calls/s; p50 ([\d.]+) ms, p99 ([\d.]+) ms")
 
 ECHO = """
 async def app(scope, receive, send):
@@ -58,7 +61,8 @@ def inference_server(requests: int) -> Iterator[str]:
     command = [str(EXAMPLES / "inference_server"), str(requests), str(MANY), "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout and process.stdin
+            assert process.stdout
+            assert process.stdin
             yield process.stdout.readline().strip()
             process.stdin.close()
             if process.wait(30) != 0:
@@ -94,7 +98,8 @@ def serve(seconds: int) -> list[Run]:
     tenants, limit = 10, 600
     start = time.monotonic()
     with inference_server(limit) as address:
-        run, statuses = wrk(address, seconds, f"10 tenants of {limit} requests a minute", keys=0, tenants=tenants)
+        what = f"{tenants} tenants of {limit} requests a minute"
+        run, statuses = wrk(address, seconds, what, keys=0, tenants=tenants)
     most = tenants * (limit + limit * (time.monotonic() - start) / 60)
     if set(statuses) != {"200", "429"} or not tenants * limit <= statuses["200"] <= most:
         raise SystemExit(f"{run.what}: {run.answers}, at most {most:.0f} should have been admitted")
@@ -120,7 +125,7 @@ def call(calls: int, at_once: int) -> Run:
     with echo() as address:
         command = [str(EXAMPLES / "curl_multi"), address, str(calls), str(at_once)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r"(\d+) succeeded, (\d+) failed; .*; (\d+) calls/s; p50 ([\d.]+) ms, p99 ([\d.]+) ms", done.stdout)
+    found = SUMMARY.search(done.stdout)
     if done.returncode != 0 or found is None:
         raise SystemExit(f"curl_multi: {done.stdout}{done.stderr}")
     good, _, rate, p50, p99 = found.groups()
@@ -129,11 +134,12 @@ def call(calls: int, at_once: int) -> Run:
 
 
 def write(runs: list[Run]) -> None:
-    table = ["| load | requests/s | p50 ms | p99 ms | answers |", "|---|---|---|---|---|", *(run.row() for run in runs)]
+    head = ["| load | requests/s | p50 ms | p99 ms | answers |", "|---|---|---|---|---|"]
+    table = [*head, *(run.row() for run in runs)]
     text = PAGE.read_text()
     begin, end = "<!-- load: make load -->\n", "<!-- end of load -->"
-    head, rest = text.split(begin)
-    PAGE.write_text(head + begin + "\n".join(table) + "\n" + end + rest.split(end)[1])
+    before, rest = text.split(begin)
+    PAGE.write_text(before + begin + "\n".join(table) + "\n" + end + rest.split(end)[1])
 
 
 def main() -> None:
