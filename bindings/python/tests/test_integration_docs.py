@@ -20,7 +20,9 @@ from scripted_http import Received, ScriptedServer, chunked, document
 
 SERVERS = ("asgi", "wsgi")
 FOUND = sorted((REPOSITORY / "docs" / "integrations").glob("*.md"))
-PAGES = [page for page in FOUND if page.stem not in SERVERS]
+#: Of programs in C and C++, which CTest runs.
+NATIVE = "native"
+PAGES = [page for page in FOUND if page.stem not in (*SERVERS, NATIVE)]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHOICE = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}
 COMPLETION = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [CHOICE]}
@@ -41,6 +43,13 @@ def model(connection: socket.socket, request: Received) -> bool:
         return chunked(b"data: " + json.dumps(PART).encode() + b"\n\ndata: [DONE]\n\n")(connection, request)
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     return document({**COMPLETION, "usage": usage})(connection, request)
+
+
+def test_the_page_for_c_shows_what_the_example_does() -> None:
+    page = (REPOSITORY / "docs" / "integrations" / f"{NATIVE}.md").read_text()
+    example = (REPOSITORY / "examples" / "c" / "curl_multi.c").read_text()
+    (block,) = re.findall(r"^```c\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block in "\n".join(line.strip() for line in example.splitlines())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
