@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from autoglm_reliability import IdempotencyCache, KeyState, Lease, WaitTimeout
+from autoglm_reliability import IdempotencyCache, KeyState, Lease, Ticket, WaitTimeout
 
 
 def constant(data: bytes) -> Callable[[Lease], Awaitable[bytes]]:
@@ -140,3 +140,31 @@ def test_a_result_from_a_thread_wakes_the_loop() -> None:
         return await task
 
     assert asyncio.run(main()) == b"from a thread"
+
+
+def test_the_parts_of_a_run_one_by_one() -> None:
+    cache = IdempotencyCache()
+
+    async def main() -> None:
+        async with await cache.begin_async("k", fingerprint="f") as lease:
+            assert isinstance(lease, Lease)
+            assert await lease.renew_async()
+            ticket = await cache.join_async("k", fingerprint="f")
+            assert isinstance(ticket, Ticket)
+            with pytest.raises(WaitTimeout):
+                await ticket.wait_async(0.01)
+            waiting = asyncio.ensure_future(ticket.wait_async(60))
+            await asyncio.sleep(0)
+            await lease.complete_async(b"result")
+            result = await waiting
+            assert bytes(result) == b"result"
+            assert await cache.state_async("k") is KeyState.SUCCESS
+        async with await cache.begin_async("left") as lease:
+            assert isinstance(lease, Lease)
+        again = await cache.begin_async("left")
+        assert isinstance(again, Lease)
+        assert again.outcome_unknown
+        await again.fail_async()
+        assert await cache.state_async("left") is None
+
+    asyncio.run(main())

@@ -34,6 +34,16 @@ class World:
         self.lock = agr.DistributedLock(store, "lock", ttl=60)
         self.hold = self.lock.acquire("held")
         self.cache = cache_in(store)
+        lease = self.cache.begin("leased")
+        assert isinstance(lease, agr.Lease)
+        self.lease = lease
+
+    async def known(self) -> bool:
+        return await self.cache.state_async("unknown") is None
+
+    async def done(self, end: Awaitable[None]) -> bool:
+        await end
+        return self.lease.ended
 
     def sync(self) -> agr.Permit:
         """An acquire that looks at the shared state: it is due after a millisecond."""
@@ -114,6 +124,16 @@ ASYNC: dict[str, Callable[[World], Awaitable[object]]] = {
     "acquire_all": lambda world: agr.acquire_all_async([(world.limiter, 1)], timeout=1),
     "keyed.try_acquire": lambda world: world.keyed.try_acquire_async("k"),
     "keyed.acquire": lambda world: world.keyed.acquire_async("k"),
+    "available": lambda world: world.limiter.available_async(),
+    "keyed.available": lambda world: world.keyed.available_async("k"),
+    "begin": lambda world: world.cache.begin_async("k"),
+    "join": lambda world: world.cache.join_async("k"),
+    "state": lambda world: world.known(),
+    "lease.complete": lambda world: world.done(world.lease.complete_async(b"result")),
+    "lease.fail": lambda world: world.done(world.lease.fail_async()),
+    "lease.abandon": lambda world: world.lease.abandon_async(),
+    "lease.renew": lambda world: world.lease.renew_async(),
+    "lease.leave": lambda world: world.end(world.lease),
     "settle": lambda world: world.reservations[0].settle_async(1),
     "cancel": lambda world: world.reservations[1].cancel_async(),
     "breaker.acquire": lambda world: world.sync_async(),

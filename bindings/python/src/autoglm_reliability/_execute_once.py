@@ -22,7 +22,7 @@ from .result import Result
 if TYPE_CHECKING:
     from .idempotency import IdempotencyCache
 
-Joined = TypeVar("Joined", Union[Lease, Result, Ticket], Optional[Answer])
+Joined = TypeVar("Joined", Answer, Union[Lease, Result, Ticket], Optional[Answer])
 
 
 def execute(

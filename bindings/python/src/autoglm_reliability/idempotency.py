@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union
 
 from . import _execute_once as once
 from . import _generated as c
+from ._aside import ended
 from ._convert import Bytes, Duration, fill, nanoseconds, octets, record, seconds
 from ._ffi import Int32, Uint64, byref, initialised, sized
 from ._handle import Clock, Native
@@ -117,6 +118,19 @@ class IdempotencyCache(Native):
             return Ticket(self, ticket.value, seconds(lease.expires_in_ns))
         return self._answer(status, lease, result)
 
+    async def begin_async(self, key: Bytes, *, fingerprint: Bytes = b"") -> Answer:
+        """As begin; does not block the event loop in a store either. A lease is then to be ended by its own
+        `_async` functions, or used by `async with`."""
+        return await once.asked_of(self, lambda: self.begin(key, fingerprint=fingerprint))
+
+    async def join_async(self, key: Bytes, *, fingerprint: Bytes = b"") -> Union[Lease, Result, Ticket]:
+        """As join; does not block the event loop in a store either."""
+        return await once.asked_of(self, lambda: self.join(key, fingerprint=fingerprint))
+
+    async def state_async(self, key: Bytes) -> Optional[KeyState]:
+        """As state; does not block the event loop in a store either."""
+        return await ended(lambda: self.state(key)) if self._waits else self.state(key)
+
     def poll(self, ticket: Ticket) -> Optional[Answer]:
         """What has become of the run that was joined; None: not yet."""
         lease, result = c.agr_lease(), c.agr_result()
@@ -139,6 +153,9 @@ class IdempotencyCache(Native):
                 return answer
             if deadline is not None and self._now() >= deadline:
                 raise WaitTimeout("the run that was joined has not ended yet")
+
+    async def _wait_async(self, ticket: Ticket, timeout: Duration) -> Answer:
+        return await once.wait_async(self, ticket, timeout)
 
     def _wait_slice(self, ticket: Ticket, longest: int) -> Optional[Answer]:
         if self._clock is not None:

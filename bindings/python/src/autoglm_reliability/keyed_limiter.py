@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union
 
 from . import _generated as c
 from ._accelerate import accelerated
+from ._aside import ended
 from ._bucket import Bucket
 from ._convert import Bytes, Duration, fill, octets, record
 from ._ffi import Int64, Size, byref, initialised, raise_error, sized, spare_error, spare_errors, untyped
@@ -148,6 +149,10 @@ class KeyedRateLimiter(Bucket):
             spare_errors.append(spare)
             return tokens.value
         return self._available(_key(key))
+
+    async def available_async(self, key: Bytes) -> int:
+        """As available; does not block the event loop in a store either."""
+        return await ended(lambda: self.available(key)) if self._waits else self.available(key)
 
     def reconfigure(
         self,

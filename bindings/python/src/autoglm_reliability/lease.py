@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, TypeVar, Union
 
 from . import _generated as c
+from ._aside import ended
 from ._convert import Bytes, Duration, nanoseconds, octets, seconds
 from .errors import CapacityError, LeaseLost, NeverFits, OutOfMemory, StoreError
 from .result import Result
 
 if TYPE_CHECKING:
     from .idempotency import IdempotencyCache
+
+T = TypeVar("T")
 
 
 class Lease:
@@ -65,6 +68,23 @@ class Lease:
         inputs = (self._ids[0], nanoseconds(duration, "duration"))
         return self._cache._timed("agr_idempotency_renew", inputs) == c.AGR_OK
 
+    async def complete_async(self, data: Bytes = b"") -> None:
+        """As complete; does not block the event loop in a store either, and comes to its end also when the
+        task is cancelled. So do the others."""
+        await self._aside(lambda: self.complete(data))
+
+    async def fail_async(self, data: Bytes = b"") -> None:
+        await self._aside(lambda: self.fail(data))
+
+    async def abandon_async(self) -> bool:
+        return await self._aside(self.abandon)
+
+    async def renew_async(self, duration: Duration = 0) -> bool:
+        return await self._aside(lambda: self.renew(duration))
+
+    async def _aside(self, end: Callable[[], T]) -> T:
+        return await ended(end) if self._cache._waits else end()
+
     def _finish(self, verb: str, data: Bytes) -> None:
         if not self._ids:
             raise LeaseLost("the lease has ended")
@@ -94,6 +114,17 @@ class Lease:
         with suppress(StoreError) if error is not None else nullcontext():
             self.abandon()
 
+    async def __aenter__(self) -> Lease:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        await self._aside(lambda: self.__exit__(kind, error, trace))
+
 
 class Ticket:
     """A place in the line behind a run. It ends with an answer, or with leave()."""
@@ -112,6 +143,10 @@ class Ticket:
     def wait(self, timeout: Duration = float("inf")) -> Answer:
         """As poll, but waits; raises WaitTimeout, after which the ticket is still good."""
         return self._cache.wait(self, timeout)
+
+    async def wait_async(self, timeout: Duration = float("inf")) -> Answer:
+        """As wait, without blocking the event loop."""
+        return await self._cache._wait_async(self, timeout)
 
     def fileno(self) -> int:
         """An eventfd which becomes readable when poll has an answer; it belongs to the ticket."""

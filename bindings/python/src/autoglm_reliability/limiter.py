@@ -11,6 +11,7 @@ from typing import Callable, Final, Optional, TypeVar, Union
 
 from . import _generated as c
 from ._accelerate import accelerated
+from ._aside import ended
 from ._bucket import Bucket
 from ._convert import Duration, fill, integer, record
 from ._decorate import decorate
@@ -161,6 +162,10 @@ class RateLimiter(Bucket):
     def available(self) -> int:
         """Tokens that could be taken now; negative when in debt. In a store it is asked."""
         return self._available(())
+
+    async def available_async(self) -> int:
+        """As available; does not block the event loop in a store either."""
+        return await ended(lambda: self.available) if self._waits else self.available
 
     def reconfigure(
         self,
