@@ -17,9 +17,9 @@ from ..call import Call
 from ..classify import SUCCESS, AttemptOutcome
 from ..errors import ClosedError, DeadlineExceeded, RateLimited
 from ..policy import Policy
-from ..propagation import ATTEMPT_HEADER, LONGEST_MS, TIMEOUT_HEADER, current_inbound
+from ..propagation import ATTEMPT_HEADER, LONGEST_MS, NOTHING, TIMEOUT_HEADER, Inbound
 from ..request import DEFAULTS, Request
-from .hosts import NANOSECOND, Hosts
+from .hosts import NANOSECOND, Host, Hosts
 from .options import Options
 
 if TYPE_CHECKING:
@@ -50,21 +50,22 @@ class Exchange:
     until       when all of it has to be over at the latest, on time.monotonic().
     limit       the same of the present attempt; math.inf: never.
     failure     how the last attempt that failed did so.
+    waits       a step of it may wait for a store.
     """
 
-    __slots__ = ("_call", "_request", "_single", "failure", "host", "limit", "options", "repeatable")
+    __slots__ = ("_call", "_request", "_single", "failure", "host", "limit", "options", "repeatable", "waits")
 
     def __init__(
         self,
         hosts: Hosts,
-        origin: str,
+        host: Host,
         options: Options,
         repeatable: bool,
         resendable: bool,
         costs: Optional[Sequence[int]] = None,
         until: float = math.inf,
+        inbound: Inbound = NOTHING,
     ) -> None:
-        inbound = current_inbound()
         self._single = not resendable or (inbound.retried_outside and not options.nested_retries)
         self.options = options
         self.repeatable = repeatable
@@ -73,19 +74,21 @@ class Exchange:
         self._request = _REPEATABLE if repeatable else DEFAULTS
         if costs is not None:
             self._request = replace(self._request, costs=costs)
-        self._begin(hosts, origin)
+        self.host = host
+        self._begin(hosts)
+        self.waits = self.host.policy._waits
         until = min(until, inbound.deadline)
         if until < math.inf and until - time.monotonic() < self.remaining:
             self._begin_again(until - time.monotonic())
 
-    def _begin(self, hosts: Hosts, origin: str) -> None:
+    def _begin(self, hosts: Hosts) -> None:
         while True:
-            self.host = hosts.find(origin)
             try:
                 self._call = self.host.policy.begin(self._request)
             except ClosedError:
                 # Another thread's new origin may just have taken its place in the table.
-                if hosts.find(origin) is self.host:
+                before, self.host = self.host, hosts.find(self.host.origin)
+                if before is self.host:
                     raise
                 continue
             break
@@ -129,7 +132,6 @@ class Exchange:
         wait += random.random() * min(1.0, wait / 4)  # noqa: S311 - not all that wait are to come at once
         if wait > min(self.remaining, self.options.max_pause):
             late = wait <= self.options.max_pause
-            self._call.close()
             kind = DeadlineExceeded if late else RateLimited
             raise kind("the server has asked to be left alone", retry_after=wait)
         return wait

@@ -7,9 +7,11 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
-from typing import Any, Generic, Optional, Protocol, TypeVar
+from functools import partial
+from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
 from .. import _generated as c
+from ..classify import AttemptOutcome
 from ..errors import Refused
 from .answer import classify_answer
 from .body import ERROR_BODY_BYTES, OF_THE_ACCOUNT, error_names
@@ -63,6 +65,9 @@ class IO(Protocol[C]):
     async def wait(self, exchange: Exchange) -> None:
         """As long as the exchange's step says."""
 
+    async def aside(self, work: Callable[[], object]) -> None:
+        """What may wait for a store: beside the event loop, if there is one, and to its end."""
+
     def refused(self, error: Refused) -> Exception:
         """The same as an exception of the library's."""
 
@@ -106,7 +111,7 @@ class Run(Generic[A]):
             wait = self.exchange.pause()
             if wait:
                 await self._io.sleep(self.exchange, wait)
-                self.exchange.resume(wait)
+                await self._step(partial(self.exchange.resume, wait))
             return await self._attempts()
         except Refused as error:
             await self.close()
@@ -125,12 +130,12 @@ class Run(Generic[A]):
                     assert self.answer is not None
                     return self.answer
             elif kind == c.AGR_STEP_DONE:
-                return self._conclude()
+                return await self._conclude()
             else:
                 if not self.whole:
                     await self._drop()  # its connection is not to wait as well
                 await self._io.wait(exchange)
-                exchange.go_on()
+                await self._step(exchange.go_on)
 
     async def _attempt(self) -> bool:
         """Whether there is a good answer."""
@@ -141,16 +146,29 @@ class Run(Generic[A]):
         except Exception as error:
             self._error = error
             await self._drop()
-            exchange.fail(classify_failure(error, self._io.kinds))
+            await self._fail(classify_failure(error, self._io.kinds))
             return False
         if answer.status >= 400:
-            self._judge(answer)
+            await self._fail(self._judged(answer))
             return False
         if answer.says_zero:
             exchange.rest(used_up(answer.get))
         if self.whole:
-            exchange.succeed(self.costs_of(self.held))
+            await self._succeed(self.held)
         return True
+
+    async def _step(self, work: Callable[[], object]) -> None:
+        """A step of the policy's call, which waits only when a part of the policy is in a store."""
+        if self.exchange.waits:
+            await self._io.aside(work)
+        else:
+            work()
+
+    async def _fail(self, outcome: AttemptOutcome) -> None:
+        await self._step(partial(self.exchange.fail, outcome))
+
+    async def _succeed(self, body: bytes) -> None:
+        await self._step(partial(self.exchange.succeed, self.costs_of(body)))
 
     async def _send(self) -> A:
         self.answer = answer = await self._io.send(self.exchange)
@@ -180,19 +198,19 @@ class Run(Generic[A]):
             length += len(part)
         self.held = b"".join(parts)
 
-    def _judge(self, answer: A) -> None:
+    def _judged(self, answer: A) -> AttemptOutcome:
         exchange = self.exchange
         names: tuple[str, ...] = ()
         if self.whole and "json" in (answer.get("content-type") or ""):
             names = error_names(answer.decoded(self.held))
         self.of_the_account = answer.status in (401, 402, 403) or not OF_THE_ACCOUNT.isdisjoint(names)
         repeatable = exchange.repeatable
-        exchange.fail(classify_answer(exchange.policy, answer.status, answer.get, names, repeatable))
+        return classify_answer(exchange.policy, answer.status, answer.get, names, repeatable)
 
-    def _conclude(self) -> A:
+    async def _conclude(self) -> A:
         """When the policy has said that this is the end: what the last attempt gave."""
         refusal = self.exchange.refusal() if self._error is None and self.answer is None else None
-        self.exchange.close()
+        await self._step(self.exchange.close)
         if self.answer is not None:
             return self.answer
         error, self._error = refusal or self._error, None
@@ -223,7 +241,7 @@ class Run(Generic[A]):
                 return self._pass(part)
             self.whole = True
             if not self.exchange.closed:
-                self.exchange.succeed(self.costs_of(self._tail))
+                await self._succeed(self._tail)
             return None
 
     def _pass(self, part: bytes) -> bytes:
@@ -242,9 +260,9 @@ class Run(Generic[A]):
         if exchange.closed:
             return False
         await self._drop()
-        exchange.fail(classify_failure(error, self._io.kinds))
+        await self._fail(classify_failure(error, self._io.kinds))
         if self._digest is None:
-            exchange.close()
+            await self._step(exchange.close)
             return False
         try:
             answer = await self._attempts()
@@ -282,6 +300,9 @@ class Run(Generic[A]):
 
     async def close(self) -> None:
         """The answer is not needed any more; before its end that is nobody's failure."""
-        self.exchange.close()
-        if self.answer is not None:
-            await self.answer.close()
+        try:
+            if not self.exchange.closed:
+                await self._step(self.exchange.close)
+        finally:
+            if self.answer is not None:
+                await self.answer.close()

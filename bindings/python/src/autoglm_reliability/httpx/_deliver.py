@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Generic, Optional, TypeVar
+from typing import Callable, Generic, Optional, Protocol, TypeVar
 
 import httpx
 
@@ -17,11 +17,13 @@ from .._calling.hosts import Hosts
 from .._calling.options import Options
 from .._calling.run import IO, Answer, Run
 from ..errors import DeadlineExceeded, Refused
+from ..propagation import current_inbound
 from ._endpoint import Endpoint
 from ._errors import KINDS, refused
 from ._plan import Sending, give_key, is_whole, origin_of
 
 A = TypeVar("A", bound=Answer)
+C = TypeVar("C", bound=Answer, covariant=True)
 
 
 @dataclass
@@ -30,13 +32,18 @@ class Delivery(Generic[A]):
     answer: A
 
 
+class Beginning(IO[C], Protocol[C]):
+    async def begun(self, begin: Callable[[], Exchange]) -> Exchange:
+        """What may wait for a store. Whoever is cancelled meanwhile has begun nothing."""
+
+
 class Deliverer(Generic[A]):
     def __init__(
         self,
         hosts: Hosts,
         options: Options,
         endpoints: Sequence[Endpoint],
-        io: Callable[[Sending], IO[A]],
+        io: Callable[[Sending], Beginning[A]],
     ) -> None:
         self._hosts = hosts
         self._options = options
@@ -50,7 +57,7 @@ class Deliverer(Generic[A]):
         targets = self._targets(request) if resendable else [request]
         until = math.inf
         for target in targets[:-1]:
-            run = self._begin(Sending(target), repeatable, resendable, until)
+            run = await self._begin(Sending(target), repeatable, resendable, until)
             until = min(until, time.monotonic() + run.exchange.remaining)
             delivery = await self._tried(run)
             if delivery is not None:
@@ -63,21 +70,25 @@ class Deliverer(Generic[A]):
             return [request]
         return [endpoint.request(request, rest) for endpoint in self._endpoints]
 
-    def _begin(self, sending: Sending, repeatable: bool, resendable: bool, until: float) -> Run[A]:
-        request = sending.request
+    async def _begin(self, sending: Sending, repeatable: bool, resendable: bool, until: float) -> Run[A]:
+        request, io = sending.request, self._io(sending)
         costs = None if self._options.costs is None else tuple(self._options.costs(request))
-        origin = origin_of(request.url)
+        host, inbound = self._hosts.find(origin_of(request.url)), current_inbound()
+
+        def begin() -> Exchange:
+            return Exchange(self._hosts, host, self._options, repeatable, resendable, costs, until, inbound)
+
         try:
-            exchange = Exchange(self._hosts, origin, self._options, repeatable, resendable, costs, until)
+            exchange = await io.begun(begin) if host.policy._waits else begin()
         except Refused as error:
             raise refused(error) from None
-        return Run(self._io(sending), exchange, 0 if costs is None else len(costs))
+        return Run(io, exchange, 0 if costs is None else len(costs))
 
     async def _to(
         self, request: httpx.Request, repeatable: bool, resendable: bool, until: float = math.inf
     ) -> Delivery[A]:
         sending = Sending(request)
-        run = self._begin(sending, repeatable, resendable, until)
+        run = await self._begin(sending, repeatable, resendable, until)
         try:
             return Delivery(run, await run.obtain())
         finally:

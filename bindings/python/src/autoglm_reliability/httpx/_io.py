@@ -7,13 +7,14 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Callable, TypeVar
 
 import anyio
 import anyio.lowlevel
 import httpx
 
 from .. import _generated as c
+from .._aside import asked, ended
 from .._calling.exchange import Exchange
 from .._drive import _wait, _wait_async
 from .._time import sleep
@@ -57,6 +58,12 @@ class SyncIO(_Common):
     async def wait(self, exchange: Exchange) -> None:
         _wait(exchange.policy._clock, exchange.call.step)
 
+    async def begun(self, begin: Callable[[], Exchange]) -> Exchange:
+        return begin()
+
+    async def aside(self, work: Callable[[], object]) -> None:
+        work()
+
 
 class AsyncIO(_Common):
     def __init__(self, inner: httpx.AsyncBaseTransport, sending: Sending) -> None:
@@ -94,6 +101,12 @@ class AsyncIO(_Common):
             await _wait_async(exchange.policy._clock, exchange.call.step)
         else:
             await self.sleep(exchange, exchange.call._raw.wait_ns / 1e9)
+
+    async def begun(self, begin: Callable[[], Exchange]) -> Exchange:
+        return await asked(begin, Exchange.close)
+
+    async def aside(self, work: Callable[[], object]) -> None:
+        await ended(work)
 
 
 def _on_asyncio() -> bool:

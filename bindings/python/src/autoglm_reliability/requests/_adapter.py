@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Coroutine, Sequence
 from io import BytesIO
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -24,6 +24,7 @@ from .._drive import _wait
 from .._time import sleep
 from ..errors import ArgumentError, Refused
 from ..policy import Policy
+from ..propagation import current_inbound
 from ._answer import LATE, RequestsAnswer, Rest
 from ._errors import KINDS, refused
 
@@ -80,7 +81,10 @@ class ReliableAdapter(HTTPAdapter):
         repeatable = self._give_key(request)
         origin = _origin(request.url or "")
         try:
-            exchange = Exchange(self._hosts, origin, self._options, repeatable, resendable, costs)
+            host, inbound = self._hosts.find(origin), current_inbound()
+            exchange = Exchange(
+                self._hosts, host, self._options, repeatable, resendable, costs, inbound=inbound
+            )
         except Refused as error:
             raise refused(error, request) from None
         how = {"stream": True, "verify": verify, "cert": cert, "proxies": proxies}
@@ -158,6 +162,9 @@ class _IO:
 
     async def wait(self, exchange: Exchange) -> None:
         _wait(exchange.policy._clock, exchange.call.step)
+
+    async def aside(self, work: Callable[[], object]) -> None:
+        work()
 
     def refused(self, error: Refused) -> Exception:
         return refused(error, self._request)
