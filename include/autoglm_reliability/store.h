@@ -95,32 +95,29 @@ void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
 
 /* ---- objects in a store ---- */
 
-/* An idempotency cache whose keys lie in the store: all the functions of idempotency.h, for the
- * callers of all processes that create one of this name. In front of it is a cache of this process,
- * as `config` describes: callers of this process that join a run of this process wait for it
- * without asking the store, and a result is replayed from memory for as long as it is there.
- * Results leave memory first when that is full, whatever `when_full` says: they are in the store.
+/* An idempotency cache whose keys lie in the store: all the functions of idempotency.h, for the callers of
+ * all processes that create one of this name. In front of it is a cache of this process, as `config`
+ * describes: callers of this process that join a run of this process wait for it without asking the store,
+ * and a result is replayed from memory for as long as it is there. Results leave memory first when that is
+ * full, whatever `when_full` says: they are in the store.
  *
  * What is different:
- * - begin, join, poll, wait and the ends of a lease wait for the store, for the options' timeout_ns at
- *   the longest; if the first call fails sooner than that it is made once more. A wait that is asking
- *   the store when its own timeout ends has its answer first.
- * - A run of another process is AGR_IN_PROGRESS. Whoever has joined it waits, and the store is
- * asked from time
- *   to time (after 2 ms, then ever less often, at the most each 250 ms) by one of them. A poll asks when
+ * - begin, join, poll, wait and the ends of a lease wait for the store, for the options' timeout_ns at the
+ *   longest; if the first call fails sooner than that it is made once more. A wait that is asking the store
+ *   when its own timeout ends has its answer first.
+ * - A run of another process is AGR_IN_PROGRESS. Whoever has joined it waits, and the store is asked from
+ *   time to time (after 2 ms, then ever less often, at the most each 250 ms) by one of them. A poll asks when
  *   the time that it was told has passed; an eventfd does not tell of a result of another process.
  * - A lease's `fence` is the store's, larger with each run of the key, in whichever process. 0: the store
  *   failed, and the run is not in it (on_error).
- * - A process that ends between begin and complete leaves its lease behind. When that has ended,
- * the next who
+ * - A process that ends between begin and complete leaves its lease behind. When that has ended, the next who
  *   begins gets AGR_OK with outcome_unknown, and agr_idempotency_lost_fence tells the fence of the lost run.
- * - complete answers AGR_OK when the result is in the store. With AGR_ERR_STORE the lease is still
- * held: it
- *   may be completed again. A result longer than max_result_bytes is AGR_ERR_NEVER_FITS, and a store that cannot
- *   keep results of that length refuses to begin.
- * - on_error, for a begin that the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: AGR_OK, the
- * run's result goes to those
- *   who joined and is then forgotten; LOCAL: AGR_OK, the result is kept by this process as if there were no store.
+ * - complete answers AGR_OK when the result is in the store. With AGR_ERR_STORE the lease is still held: it
+ *   may be completed again. A result longer than max_result_bytes is AGR_ERR_NEVER_FITS, and a store that
+ *   cannot keep results of that length refuses to begin.
+ * - on_error, for a begin that the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: AGR_OK, the run's
+ *   result goes to those who joined and is then forgotten; LOCAL: AGR_OK, the result is kept by this process
+ *   as if there were no store.
  *
  * name     of the object, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ -
  * options  NULL: the defaults.
@@ -131,26 +128,27 @@ agr_status agr_idempotency_create_in_store(agr_store *store, const char *name,
                                            const agr_store_options *options,
                                            agr_idempotency **out_cache, agr_error *error);
 
-/* A limiter whose bucket lies in the store: all the functions of limiter.h for one bucket, for the
- * callers of all processes that create one of this name. Processes should agree on the
- * configuration; the store goes by that of the call, and keeps the level.
+/* A limiter whose bucket lies in the store: all the functions of limiter.h for one bucket, for the callers of
+ * all processes that create one of this name. Processes should agree on the configuration; the store goes by
+ * that of the call, and keeps the level.
  *
- * What is different: - Each decision is one round trip, and waits for the store, for the options'
- * timeout_ns at the longest; a reservation
- *   that accepts a wait, or a refund, may need a second one.
+ * What is different:
+ * - Each decision is one round trip, and waits for the store, for the options' timeout_ns at the longest; a
+ *   reservation that accepts a wait, or a refund, may need a second one.
  * - With lease_tokens a call that must ask takes that many more, and the calls that follow spend them without
- *   asking. They are taken from the shared bucket first, so that no token is promised twice; but they may be spent
- *   later than the bucket has refilled. In any window of t ns all processes together are admitted at most
- *   capacity + t * refill_tokens / refill_interval_ns + processes * lease_tokens; a process that ends without
- *   destroying the limiter loses what it had leased. A refusal then stands for all calls of this process that ask for
- *   as much, for retry_after_ns but not longer than 100 ms. One thread asks at a time.
- * - The time is the store's: now_ns of an _at function is only that of this process's reservations, which lie in
- *   this process. Tokens given back beyond lease_tokens go to the store.
- * - on_error, when the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: admitted; LOCAL: by a bucket of this
- *   process that has local_share of capacity and rate (of a call for more than that, when it is full).
- * - The functions for several limiters take limiters that are all in one store, and ask it once for all of them,
- *   for their whole cost: what this process has leased is not looked at, and nothing is leased. If one of them
- *   is to REFUSE without the store, all do. On a cluster AGR_ERR_ARGUMENT: each is in a slot of its own.
+ *   asking. They are taken from the shared bucket first, so that no token is promised twice; but they may be
+ *   spent later than the bucket has refilled. In any window of t ns all processes together are admitted at
+ *   most capacity + t * refill_tokens / refill_interval_ns + processes * lease_tokens; a process that ends
+ *   without destroying the limiter loses what it had leased. A refusal then stands for all calls of this
+ *   process that ask for as much, for retry_after_ns but not longer than 100 ms. One thread asks at a time.
+ * - The time is the store's: now_ns of an _at function is only that of this process's reservations, which lie
+ *   in this process. Tokens given back beyond lease_tokens go to the store.
+ * - on_error, when the store does not answer: REFUSE, AGR_ERR_STORE; ADMIT: admitted; LOCAL: by a bucket of
+ *   this process that has local_share of capacity and rate (of a call for more than that, when it is full).
+ * - The functions for several limiters take limiters that are all in one store, and ask it once for all of
+ *   them, for their whole cost: what this process has leased is not looked at, and nothing is leased. If one
+ *   of them is to REFUSE without the store, all do. On a cluster AGR_ERR_ARGUMENT: each is in a slot of its
+ *   own.
  * - _available asks the store; a snapshot's `available` is what this process holds. Not _reconfigure
  *   (AGR_ERR_STATE).
  *
@@ -163,32 +161,30 @@ agr_status agr_limiter_create_in_store(agr_store *store, const char *name,
                                        const agr_store_options *options,
                                        agr_limiter **out_limiter, agr_error *error);
 
-/* A limiter whose keys have their buckets in the store: all the functions of keyed_limiter, for the
- * callers of all processes that create one of this name. As agr_limiter_create_in_store, except: -
- * Each decision is one round trip: nothing is leased. The store keeps the keys as they are, for as
- * long as their buckets are
- *   not full, and is what bounds their number.
- * - A reservation keeps a copy of its key in this process. - max_keys and when_full are of the
- * buckets that this process has for LOCAL. A snapshot counts this process's calls
- *   and reservations. seed is not looked at. Not _reconfigure (AGR_ERR_STATE). */
+/* A limiter whose keys have their buckets in the store: all the functions of keyed_limiter, for the callers
+ * of all processes that create one of this name. As agr_limiter_create_in_store, except:
+ * - Each decision is one round trip: nothing is leased. The store keeps the keys as they are, for as long as
+ *   their buckets are not full, and is what bounds their number.
+ * - A reservation keeps a copy of its key in this process.
+ * - max_keys and when_full are of the buckets that this process has for LOCAL. A snapshot counts this
+ *   process's calls and reservations. seed is not looked at. Not _reconfigure (AGR_ERR_STATE). */
 agr_status agr_keyed_limiter_create_in_store(agr_store *store, const char *name,
                                              const agr_keyed_limiter_config *config,
                                              const agr_store_options *options,
                                              agr_keyed_limiter **out_limiter, agr_error *error);
 
-/* A breaker whose state is shared through the store: all the functions of breaker.h, for the
- * callers of all processes that create one of this name.
+/* A breaker whose state is shared through the store: all the functions of breaker.h, for the callers of all
+ * processes that create one of this name.
  *
- * What is different: - Each process counts its own calls, and trips by them. Whichever opens or
- * closes tells the store; the others take it over
- *   when they look, each sync_ns, one thread at a time, in an acquire. Such an acquire, and the report or acquire
- *   that changes the state, waits for the store, for the options' timeout_ns at the longest; no other call does.
- * - Half-open, the process that asks first has the probes, for open_ns and as long as it asks
- * again; in all
+ * What is different:
+ * - Each process counts its own calls, and trips by them. Whichever opens or closes tells the store; the
+ *   others take it over when they look, each sync_ns, one thread at a time, in an acquire. Such an acquire,
+ *   and the report or acquire that changes the state, waits for the store, for the options' timeout_ns at the
+ *   longest; no other call does.
+ * - Half-open, the process that asks first has the probes, for open_ns and as long as it asks again; in all
  *   others an acquire is AGR_OPEN.
- * - When the store fails the breaker goes on by what it knows, and so does each process by itself:
- * on_error is not
- *   looked at. A store that has lost its data changes nothing.
+ * - When the store fails the breaker goes on by what it knows, and so does each process by itself: on_error
+ *   is not looked at. A store that has lost its data changes nothing.
  * - _force, _snapshot and events are of this process.
  *
  * config, options, Errors  as agr_limiter_create_in_store; field "store": it does not offer breaker
