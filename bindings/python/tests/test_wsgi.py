@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
@@ -267,3 +268,63 @@ def test_what_the_caller_tells_is_known_to_the_application(make: Any) -> None:
     told = [("agr-timeout-ms", "5000"), ("agr-attempt", "3")]
     assert body_of(exchange(world.port, "GET", "/inbound", told)) == b"True 3"
     assert status_of(exchange(world.port, "GET", "/inbound", [("agr-timeout-ms", "0")])) == 504
+
+
+@pytest.mark.parametrize("after", ["nothing", "part"])
+def test_no_exception_of_an_application_is_lost(after: str, caplog: pytest.LogCaptureFixture) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        if after == "part":
+            start_response("200 OK", [])
+            yield b"x"
+        raise ValueError("on purpose")
+
+    middleware = ReliabilityMiddleware(app, idempotency=Idempotency(agr.IdempotencyCache()))
+    raised: Any = None
+    with caplog.at_level(logging.ERROR, "autoglm_reliability"):
+        try:
+            list(middleware(environ_of(), lambda *_: None))
+        except Exception as error:
+            raised = error
+        eventually(lambda: not middleware._keyed._runs, "the run does not end")  # type: ignore[union-attr]
+    logged = [one for one in caplog.records if one.exc_info and "on purpose" in str(one.exc_info[1])]
+    assert isinstance(raised, ValueError) == (after == "nothing")
+    assert len(logged) == (after == "part")
+
+
+def environ_of(**more: str) -> dict[str, Any]:
+    environ: dict[str, Any] = {"wsgi.input": io.BytesIO(b"x" * 200), "HTTP_IDEMPOTENCY_KEY": "k"}
+    return {**environ, "REQUEST_METHOD": "POST", "PATH_INFO": "/", "REMOTE_ADDR": "10.0.0.1", **more}
+
+
+def test_a_run_that_gets_no_thread_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    middleware = ReliabilityMiddleware(
+        lambda _, start_response: [start_response("200 OK", []), b"done"][1:],
+        idempotency=Idempotency(agr.IdempotencyCache()),
+        admission=Admission(1),
+    )
+
+    def refuses(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="start new thread"):
+            middleware(environ_of(), lambda *_: None)
+    monkeypatch.undo()
+    statuses: list[str] = []
+    assert b"".join(middleware(environ_of(), lambda status, *_: statuses.append(status))) == b"done"
+    assert statuses == ["200 OK"]
+
+
+@pytest.mark.parametrize("length", ["9" * 20, "9" * 4000, "0" * 30 + "101"])
+def test_an_absurd_length_is_too_large(length: str) -> None:
+    def app(*_: Any) -> Any:
+        raise AssertionError("it is served")
+
+    middleware = ReliabilityMiddleware(
+        app, idempotency=Idempotency(agr.IdempotencyCache()), max_body_bytes=100
+    )
+    for more in ({}, {"HTTP_IDEMPOTENCY_KEY": "k"}):
+        environ, statuses = environ_of(CONTENT_LENGTH=length, **more), list[str]()
+        middleware(environ, lambda status, *_, to=statuses: to.append(status))
+        assert [status[:3] for status in statuses] == ["413"]

@@ -10,7 +10,8 @@ from typing import Callable, Union
 from ..errors import ArgumentError
 from ..idempotency import IdempotencyCache
 from ..keyed_limiter import KeyedRateLimiter
-from .incoming import Incoming, KeyFunction, credentials, key_function, short
+from .incoming import Incoming, KeyFunction, credentials, key_function, marks, short
+from .key import fingerprint
 
 #: Answers that say that the request was not executed, or that it may be repeated.
 NOT_FINAL = frozenset([408, 409, 425, 429])
@@ -45,7 +46,8 @@ class Idempotency:
     methods       whose requests may have a key.
     required      whether they must: a bool, or a function of the request.
     tenant        whose key it is: a header's name, or a function of the request. The same key of another
-                  tenant is another key. By default `credentials`.
+                  tenant is another key. By default `credentials`, and then a caller whose other credentials
+                  differ, or who has none and whose cookies or host differ, is refused the key (422).
     on_duplicate  "join": whoever comes while the first is served gets the same response, a stream from its
                   start; "conflict": 409.
     max_response_bytes  that are kept of a response; a larger one is not sent again (409).
@@ -83,6 +85,7 @@ class Idempotency:
         self.retry_after = retry_after
         self._required = required
         self._tenant = key_function(tenant)
+        self._marks: Callable[[Incoming], Iterable[bytes]] = marks if tenant is credentials else _none
 
     def required(self, request: Incoming) -> bool:
         return self._required if isinstance(self._required, bool) else self._required(request)
@@ -90,3 +93,10 @@ class Idempotency:
     def tenant(self, request: Incoming) -> bytes:
         found = self._tenant(request)
         return b"" if found is None else short(found)
+
+    def fingerprint(self, request: Incoming) -> bytes:
+        return fingerprint(request, self._marks(request))
+
+
+def _none(_: Incoming) -> Iterable[bytes]:
+    return ()

@@ -11,6 +11,8 @@ Headers = list[tuple[bytes, bytes]]
 Key = Optional[Union[str, bytes]]
 
 UNREAD: Any = object()
+#: Of a Content-Length; more than that nobody sends.
+MOST_DIGITS = 18
 LONGEST_KEY = 255
 
 
@@ -49,6 +51,13 @@ class Incoming:
         return self._json
 
 
+def announced(length: bytes) -> int:
+    """What a Content-Length says, however many zeros it begins with; -1 when it is no number."""
+    if len(length) > MOST_DIGITS:
+        length = length.lstrip(b"0")[: MOST_DIGITS + 1] if length.isdigit() else b""
+    return int(length) if length.isdigit() else -1
+
+
 def _object(body: bytes) -> Optional[dict[str, Any]]:
     if body[:1] != b"{" and body.lstrip()[:1] != b"{":
         return None
@@ -59,17 +68,29 @@ def _object(body: bytes) -> Optional[dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
+#: What callers identify themselves by; the first of them that a request has says who it is.
+CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+_RANKS = {name: rank for rank, name in enumerate(CREDENTIALS)}
+
+
 def credentials(request: Incoming) -> bytes:
-    """The default tenant: a hash of what the caller identifies itself by (`authorization`, else `x-api-key`),
-    else of its address."""
-    found = b""
+    """The default tenant: a hash of what the caller identifies itself by (`authorization`, else `x-api-key`,
+    `api-key`, `x-goog-api-key`), else of its address."""
+    best, found = len(_RANKS), b""
     for name, value in request.headers:
-        if name == b"authorization":
-            found = b"a" + value
-            break
-        if name == b"x-api-key":
-            found = b"k" + value
-    return blake2b(found or b"c" + request.client.encode(), digest_size=16).digest()
+        rank = _RANKS.get(name, best)
+        if rank < best:  # of two that are the same header the first counts, as frameworks read it
+            best, found = rank, value
+    return blake2b(b"%d:%s" % (best, found or request.client.encode()), digest_size=16).digest()
+
+
+def marks(request: Incoming) -> list[bytes]:
+    """What else may tell apart two callers who are the same tenant by `credentials`: their other credentials;
+    when they have none, cookies and the host that they asked."""
+    sent = [(name, value) for name, value in request.headers if name in _RANKS]
+    if not sent:
+        sent = [(name, value) for name, value in request.headers if name in (b"cookie", b"host")]
+    return [name + b":" + value for name, value in sorted(sent)]
 
 
 KeyFunction = Callable[[Incoming], Key]
@@ -85,5 +106,8 @@ def key_function(key: Union[str, KeyFunction]) -> KeyFunction:
 
 def short(key: Union[str, bytes]) -> bytes:
     """As the library's objects take it, whatever a client has sent."""
-    data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else bytes(key)
+    if not isinstance(key, (bytes, bytearray, memoryview)):
+        # Whatever JSON can say; bytes() of a number would be so many zeros.
+        key = str(key).encode("utf-8", "surrogatepass")
+    data = bytes(key)
     return data if len(data) <= LONGEST_KEY else blake2b(data, digest_size=32).digest()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Union
 
@@ -39,10 +40,10 @@ def run_name(tenant: bytes, request: Incoming, key: bytes) -> bytes:
     return _digest(tenant, request.method.encode(), request.path.encode("utf-8", "surrogatepass"), key)
 
 
-def fingerprint(request: Incoming) -> bytes:
+def fingerprint(request: Incoming, marks: Iterable[bytes] = ()) -> bytes:
     """What must be the same in whatever comes with the same key."""
     content_type = (request.header("content-type") or "").encode("latin-1")
-    return _digest(request.query, content_type, request.body or b"")
+    return _digest(request.query, content_type, request.body or b"", *marks)
 
 
 def _digest(*parts: bytes) -> bytes:

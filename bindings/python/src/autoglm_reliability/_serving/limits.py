@@ -4,6 +4,7 @@ was used."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional, Union
@@ -15,7 +16,9 @@ from ..reservation import Reservation
 from . import quota_headers
 from .incoming import Headers, Incoming, KeyFunction, credentials, key_function, short
 from .refusal import Refusal, limited, never_fits, overloaded
-from .tokens import Meter, Usage, estimate_tokens, input_estimate, total_tokens
+from .tokens import MOST_TOKENS, Meter, Usage, estimate_tokens, input_estimate, total_tokens
+
+log = logging.getLogger("autoglm_reliability.serving")
 
 
 class RateLimit:
@@ -113,12 +116,24 @@ class Held:
                 _end(taken.tokens, self._actual(taken.limit, meter, ended))
 
     def _actual(self, limit: RateLimit, meter: Meter, ended: bool) -> Optional[int]:
-        actual = limit.usage(meter.usage) if meter.usage else None
+        actual = _used(limit, meter.usage) if meter.usage else None
         if actual is not None:
-            return max(0, actual)
+            return actual
         if ended:
             return 0 if 400 <= meter.status < 500 else None
         return self._input + meter.broken_off() if meter.sent else None
+
+
+def _used(limit: RateLimit, usage: Usage) -> Optional[int]:
+    """None: it cannot be read. The response is not to suffer from that."""
+    try:
+        actual = limit.usage(usage)
+        if actual is None or not -math.inf < actual <= MOST_TOKENS:
+            return None
+        return max(0, math.ceil(actual))
+    except Exception:
+        log.warning("the usage of a response cannot be read", exc_info=True)
+        return None
 
 
 def _end(reservation: Reservation, actual: Optional[int], cancel: bool = False) -> None:

@@ -172,7 +172,8 @@ async def read_body(receive: Receive, bounds: Bounds) -> Union[bytes, Refusal, N
         size += len(part)
         if size > bounds.largest:
             return BODY_TOO_LARGE
-        parts.append(part)
+        if part:
+            parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts) if len(parts) > 1 else bytes(part)
 

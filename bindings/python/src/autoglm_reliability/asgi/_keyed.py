@@ -13,7 +13,7 @@ from .. import _execute_once as once
 from .._aside import ended
 from .._serving.idempotency import Execution, Idempotency
 from .._serving.incoming import Incoming
-from .._serving.key import fingerprint, run_name
+from .._serving.key import run_name
 from .._serving.recording import MARKER, decode, encode
 from .._serving.refusal import (
     KEY_REUSED,
@@ -70,7 +70,7 @@ class Keyed:
         """The body has been read. The slot is the run's: a client that goes away frees nothing that is still
         being worked on, and one that merely waits for another's response needs none."""
         tenant = self.settings.tenant(request)
-        name, mark = run_name(tenant, request, key), fingerprint(request)
+        name, mark = run_name(tenant, request, key), self.settings.fingerprint(request)
         run = self._runs.get(name)
         if run is not None:
             slot.leave()
@@ -117,6 +117,9 @@ class Keyed:
                 run.execute()
                 await Executing(self, run, found).go(scope, request, key)
         except Exception as error:
+            if run.status or not run.led:
+                # Otherwise it is raised to the server by whoever waits for the response to begin.
+                log.error("the application failed in the run of a key", exc_info=error)
             run.breaks(error)
         finally:
             run.breaks()
@@ -207,9 +210,12 @@ class Executing:
 
     async def _send(self, message: Message) -> None:
         run = self._run
-        if message["type"] == START:
+        kind = message["type"]
+        if (kind == START and run.status) or (kind == BODY and (not run.status or run.ended)):
+            raise RuntimeError(f"{kind} is not what comes next in this response")
+        if kind == START:
             run.start(message)
-        elif message["type"] == BODY and run.status and not run.ended:
+        elif kind == BODY:
             run.write(bytes(message.get("body", b"")))
             if message.get("more_body", False):
                 await run.caught_up()

@@ -28,10 +28,10 @@ class Metered:
             self._ended = not message.get("more_body", False)
         elif kind == START:
             if held is not None:
+                headers = list(message.get("headers", ()))
                 if held.meter is not None:
-                    held.meter.start(message["status"], message.get("headers", []))
-                if held.headers:
-                    message = {**message, "headers": [*message.get("headers", ()), *held.headers]}
+                    held.meter.start(message["status"], headers)
+                message = {**message, "headers": headers + held.headers}
         elif kind in FILES:
             self._ended = not message.get("more_body", False)
         if self._ended and held is not None and not self._waits:

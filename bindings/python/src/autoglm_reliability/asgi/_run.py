@@ -32,6 +32,7 @@ class Run:
         "fingerprint",
         "headers",
         "known",
+        "led",
         "overflown",
         "refusal",
         "replayed",
@@ -47,6 +48,8 @@ class Run:
         self.error: Optional[Exception] = None
         #: whether it is known who executes it
         self.known = False
+        #: whether the request that began it waits for its response
+        self.led = False
         self.replayed = self.ended = self.broken = self.overflown = False
         self.size = 0
         self._room = room
@@ -119,8 +122,8 @@ class Run:
         self.tell()
 
     def breaks(self, error: Optional[Exception] = None) -> None:
-        """It ends here, and not as it should."""
-        if not self.ended:
+        """It ends here, and not as it should. The first time counts."""
+        if not self.ended and not self.broken:
             self.broken, self.known, self.error = True, True, error
             self.tell()
 
@@ -135,6 +138,7 @@ class Run:
             return await answer(send, NOT_REPLAYABLE)
         me = object()
         self._followers[me] = 0
+        self.led = self.led or first
         try:
             while not self.status:
                 if self.refusal is not None or self.broken:
@@ -147,6 +151,7 @@ class Run:
             await self._stream(me, send)
         finally:
             self._followers.pop(me, None)
+            self.led = self.led and not first
             self.tell()
         return None
 

@@ -12,7 +12,7 @@ from typing import Optional
 from .._aside import asked, ended
 from .._convert import Duration, nanoseconds
 from .._serving.idempotency import Idempotency
-from .._serving.incoming import Incoming
+from .._serving.incoming import Incoming, announced
 from .._serving.key import read_key
 from .._serving.limits import Held, Limits, RateLimit
 from .._serving.line import Admission
@@ -32,14 +32,15 @@ class Asked:
 
     def __init__(self, scope: Scope) -> None:
         self.length = 0
-        self.has_body = False
+        # Later versions than 1.1 need neither header for a body.
+        self.has_body = scope.get("http_version", "1.1")[:1] not in "01"
         self.keys: Optional[list[bytes]] = None
         self.timeout: Optional[str] = None
         self.attempt: Optional[str] = None
         for name, value in scope["headers"]:
             if name == b"content-length":
-                self.length = int(value) if value.isdigit() and len(value) < 20 else 0
-                self.has_body = self.length > 0
+                self.length = announced(value)
+                self.has_body = self.length != 0
             elif name == b"transfer-encoding":
                 self.has_body = True
             elif name == b"idempotency-key":

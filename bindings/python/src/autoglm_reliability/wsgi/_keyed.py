@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 
 from .._serving.idempotency import Execution, Idempotency
 from .._serving.incoming import Incoming
-from .._serving.key import fingerprint, run_name
+from .._serving.key import run_name
 from .._serving.recording import MARKER, REPLAYED, decode, encode, of_the_response
 from .._serving.refusal import (
     KEY_REUSED,
@@ -63,7 +63,7 @@ class Keyed:
         self, environ: Environ, start_response: StartResponse, request: Incoming, key: bytes, slot: Slot
     ) -> Iterable[bytes]:
         tenant = self.settings.tenant(request)
-        name, mark = run_name(tenant, request, key), fingerprint(request)
+        name, mark = run_name(tenant, request, key), self.settings.fingerprint(request)
         with self._lock:
             run = self._runs.get(name)
             first = run is None
@@ -98,7 +98,11 @@ class Keyed:
             run.execute()
             work = Executing(self, run, found, slot.passed_on())
             arguments = (name, dict(environ), request, key, current_inbound())
-            threading.Thread(target=work.go, args=arguments, name="agr-run").start()
+            try:
+                threading.Thread(target=work.go, args=arguments, name="agr-run").start()
+            except BaseException:
+                work.not_begun()
+                raise
             return
         if isinstance(found, Refusal):
             run.refuse(found)
@@ -209,6 +213,9 @@ class Executing:
             with serving(inbound):
                 self._produce(environ, request)
         except Exception as error:
+            if run.status:
+                # Before, it is raised to the server by whoever waits for the response to begin.
+                log.error("the application failed in the run of a key", exc_info=error)
             run.breaks(error)
         finally:
             run.breaks()
@@ -217,6 +224,12 @@ class Executing:
                 lease.abandon()  # what has not come to its end may or may not have had its effect
             self._keyed._forget(name)
             self._slot.leave()
+
+    def not_begun(self) -> None:
+        """The system had no thread for it."""
+        self._slot.leave()
+        with suppress(ReliabilityError):
+            self._lease.fail()
 
     def _produce(self, environ: Environ, request: Incoming) -> None:
         iterable = self._keyed._serve(environ, self._start, request)

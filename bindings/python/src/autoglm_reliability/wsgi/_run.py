@@ -92,9 +92,9 @@ class Run:
             self._changed.notify_all()
 
     def breaks(self, error: Optional[Exception] = None) -> None:
-        """It ends here, and not as it should."""
+        """It ends here, and not as it should. The first time counts."""
         with self._changed:
-            if not self.ended:
+            if not self.ended and not self.broken:
                 self.broken, self.known, self.error = True, True, error
                 self._changed.notify_all()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Callable, Union
 
-from .._serving.incoming import Headers, Incoming
+from .._serving.incoming import Headers, Incoming, announced
 from .._serving.refusal import BODY_TOO_LARGE, Refusal
 
 Environ = dict[str, Any]
@@ -59,7 +59,7 @@ def incoming(environ: Environ) -> Incoming:
 def declared_length(environ: Environ) -> int:
     """0 when it is not told, or is no number."""
     text = environ.get("CONTENT_LENGTH") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return max(0, announced(text.encode("latin-1", "replace")))
 
 
 def read_body(environ: Environ, largest: int) -> Union[bytes, Refusal]:
