@@ -7,10 +7,11 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  bench bench-check bench-growth bench-long bench-clock bench-cluster load instructions wheel install package generate format clean
+  bench bench-check bench-growth bench-long bench-clock bench-cluster load embedding-demo \
+  instructions wheel install package generate format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## installs what is missing: Debian packages (as root; else it says which), a Python environment
 	@scripts/install-deps
@@ -88,6 +89,9 @@ bench-cluster: deps ## simulates 1,000 processes that share a budget through a s
 load: build ## wrk against the C++ server, and the C client: nothing is lost, no limit exceeded; half a minute
 	@scripts/install-deps wrk
 	@$(PYTHON) benchmarks/load_test.py
+
+embedding-demo: build ## a real model with and without the middleware: docs/integrations/embedding.md; two minutes
+	@$(PYTHON) benchmarks/embedding_load.py --write
 
 instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
 	@scripts/install-deps valgrind

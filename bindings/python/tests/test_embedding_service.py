@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import signal
 import struct
 import subprocess
@@ -73,6 +74,17 @@ def test_openais_client_gets_the_same_numbers(address: str) -> None:
         assert row.embedding == pytest.approx(numbers["embedding"], abs=1e-6)
         unpacked = struct.unpack("<384f", base64.b64decode(text["embedding"]))
         assert list(unpacked) == pytest.approx(numbers["embedding"], abs=1e-6)
+
+
+def test_the_page_shows_how_to_ask(address: str, repository: Path) -> None:
+    page = (repository / "docs" / "integrations" / "embedding.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert "http://127.0.0.1:8000" in program
+    before = runs(address)
+    names: dict[str, Any] = {}
+    exec(compile(program.replace("http://127.0.0.1:8000", address), "page", "exec"), names)
+    names["client"].close()
+    assert runs(address) == before + 1
 
 
 def test_duplicates_are_computed_once(address: str) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of docs/integrations for clients run as they stand, from the first block to the last. Those for
-servers are run by test_serving_docs.py."""
+servers are run by test_serving_docs.py and test_embedding_service.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import autoglm_reliability
 from conftest import REPOSITORY
 from scripted_http import Received, ScriptedServer, chunked, document
 
-SERVERS = ("asgi", "wsgi")
+SERVERS = ("asgi", "embedding", "wsgi")
 FOUND = sorted((REPOSITORY / "docs" / "integrations").glob("*.md"))
 #: Of programs in C and C++, which CTest runs.
 NATIVE = "native"
