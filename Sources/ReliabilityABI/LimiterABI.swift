@@ -221,9 +221,10 @@ public func agr_limiter_cancel_at(
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
     let engine = try limiterHandle(limiter)
-    guard try engine.pointee.cancel(permit, now: now_ns) else { return AGR_STALE }
-    stored(engine)?.pointee.returnSurplus()
-    return AGR_OK
+    if let stored = stored(engine) {
+      return try stored.pointee.settle(permit, actual: 0, now: now_ns) ? AGR_OK : AGR_STALE
+    }
+    return try engine.pointee.cancel(permit, now: now_ns) ? AGR_OK : AGR_STALE
   }
 }
 
@@ -242,11 +243,12 @@ public func agr_limiter_settle_at(
 ) -> agr_status {
   guarded(error) { () throws(Failure) in
     let engine = try limiterHandle(limiter)
-    guard try engine.pointee.settle(permit, actual: actual_tokens, now: now_ns) else {
-      return AGR_STALE
+    if let stored = stored(engine) {
+      return try stored.pointee.settle(permit, actual: actual_tokens, now: now_ns)
+        ? AGR_OK : AGR_STALE
     }
-    stored(engine)?.pointee.returnSurplus()
-    return AGR_OK
+    return try engine.pointee.settle(permit, actual: actual_tokens, now: now_ns)
+      ? AGR_OK : AGR_STALE
   }
 }
 
@@ -316,11 +318,13 @@ public func agr_limiter_snapshot_read_at(
     let available = try limiter.pointee.available(now: now_ns)
     let rate = stored?.pointee.buckets.rate ?? limiter.pointee.rate()
     let counters = stored?.pointee.counters() ?? limiter.pointee.counters()
+    let open =
+      stored?.pointee.ledger.openCount(now: now_ns)
+      ?? limiter.pointee.openReservations(now: now_ns)
     writeStructure(
       agr_limiter_snapshot(
         struct_size: 0,
-        open_reservations: UInt32(
-          truncatingIfNeeded: limiter.pointee.openReservations(now: now_ns)),
+        open_reservations: UInt32(truncatingIfNeeded: open),
         capacity: rate.capacity, refill_tokens: rate.tokens,
         refill_interval_ns: rate.interval, available: available,
         refused: counters.refused, would_refuse: counters.wouldRefuse,

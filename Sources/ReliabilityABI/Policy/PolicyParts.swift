@@ -51,14 +51,27 @@ struct LimiterPart: BitwiseCopyable {
   /// Ends a reservation; `actual` as `agr_limiter_settle` has it.
   @inline(__always)
   func settle(_ permit: UInt64, actual: Int64, now: Int64) {
-    _ = try? engine.pointee.settle(permit, actual: actual, now: now)
-    stored?.pointee.returnSurplus()
+    if let stored {
+      LimiterPart.settle(stored, permit, actual, now)
+    } else {
+      _ = try? engine.pointee.settle(permit, actual: actual, now: now)
+    }
   }
 
   @inline(__always)
   func cancel(_ permit: UInt64, now: Int64) {
-    _ = try? engine.pointee.cancel(permit, now: now)
-    stored?.pointee.returnSurplus()
+    if let stored {
+      LimiterPart.settle(stored, permit, 0, now)
+    } else {
+      _ = try? engine.pointee.cancel(permit, now: now)
+    }
+  }
+
+  @inline(never)
+  private static func settle(
+    _ stored: Handle<StoredLimiter>, _ permit: UInt64, _ actual: Int64, _ now: Int64
+  ) {
+    _ = try? stored.pointee.settle(permit, actual: actual, now: now)
   }
 }
 

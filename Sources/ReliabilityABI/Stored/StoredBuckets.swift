@@ -69,7 +69,7 @@ struct StoredBuckets: ~Copyable {
     }
   }
 
-  private func takeAhead(
+  func takeAhead(
     _ key: Key, _ tokens: Int64, _ maxWait: Int64, _ deadline: Int64,
     _ error: UnsafeMutablePointer<agr_error>?
   ) -> Answer {

@@ -103,31 +103,19 @@ struct StoredDemands {
     for index in 0..<4 where index < count {
       guard let limiter = limiters[unchecked: index] else { continue }
       do throws(Failure) {
-        out[index].permit = try limiter.pointee.hold(tokens[unchecked: index], now)
+        out[index].permit = try limiter.pointee.keep(asked[unchecked: index], now: now)
         out[index].tokens = tokens[unchecked: index]
-        if out[index].permit != 0 { continue }
-        retryAfter = Time.millisecond
-        undo(out, before: index, now)
-        return AGR_LIMITED
       } catch {
-        undo(out, before: index, now)
+        place = index
+        for earlier in 0..<4 where earlier < index {
+          _ = try? limiters[unchecked: earlier]?.pointee.settle(
+            out[earlier].permit, actual: 0, now: now)
+        }
+        giveBack(from: index &+ 1)
         throw error
       }
     }
     return AGR_OK
-  }
-
-  private mutating func undo(
-    _ out: UnsafeMutablePointer<agr_reservation>, before index: Int, _ now: Int64
-  ) {
-    place = index
-    for earlier in 0..<4 where earlier < index {
-      _ = try? limiters[unchecked: earlier]?.pointee.front.cancel(out[earlier].permit, now: now)
-    }
-    for earlier in 0..<4 where earlier <= index {
-      limiters[unchecked: earlier]?.pointee.returnSurplus()
-    }
-    giveBack(from: index &+ 1)
   }
 
   func tell(_ index: UnsafeMutablePointer<UInt32>?, _ wait: UnsafeMutablePointer<Int64>?) {
@@ -159,12 +147,11 @@ struct StoredDemands {
     }
     for index in 0..<4 where index < count {
       guard let limiter = limiters[unchecked: index] else { continue }
-      if case .limited(let wait) = try limiter.pointee.manage(tokens[unchecked: index], status) {
+      if case .limited(let wait) = try limiter.pointee.goOnWithout(
+        tokens[unchecked: index], status), !limiter.pointee.isObserved
+      {
         (place, retryAfter) = (index, wait)
-        if refuses() { return AGR_LIMITED }
-      } else {
-        // It is spent; a reservation brings it again.
-        _ = try limiter.pointee.spend(tokens[unchecked: index])
+        return AGR_LIMITED
       }
       asked[unchecked: index] = 0
     }

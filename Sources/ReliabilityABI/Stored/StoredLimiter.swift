@@ -4,8 +4,9 @@ import ReliabilityCore
 import Synchronization
 
 /// A limiter whose bucket lies in a store. In front is a bucket of this process that does not refill: it holds what was
-/// taken from the store and is not spent yet, and its reservations are this process's. Only when it has not enough is
-/// the store asked, for what is missing and, if tokens are leased, for some more.
+/// taken from the store and is not spent yet. Only when it has not enough is the store asked, for what is missing and, if
+/// tokens are leased, for some more. Tokens that are taken before they are there never lie in front, where others
+/// would spend them. Reservations are this process's.
 struct StoredLimiter: ~Copyable {
   /// First, so that a handle of this is one of a limiter as well.
   let front: Limiter
@@ -13,6 +14,7 @@ struct StoredLimiter: ~Copyable {
   private let leaseTokens: Int64
   /// A bucket of its own, for when the store fails.
   private let local: Limiter
+  let ledger: ReservationLedger
   private let observes: Bool
   /// Where tokens are leased one thread asks, and the others wait: 0 free, 1 held, 2 held and waited for.
   private let asking = Atomic<UInt32>(0)
@@ -41,11 +43,15 @@ struct StoredLimiter: ~Copyable {
     }
     var held = configuration
     held.initial = 0
+    held.maxReservations = 0
     held.observe = false
     held.rate = try TokenRate(
       capacity: rate.capacity, maxDebt: rate.maxDebt, tokens: 0, interval: Time.second)
     let front = try Limiter(held, seed: processRandom(), now: now())
     let local = try StoredLimiter.makeLocal(configuration, share: options.localShare)
+    let kept = try ReservationLedger.Configuration(
+      count: configuration.maxReservations, timeout: configuration.reservationTimeout)
+    ledger = try ReservationLedger.alone(kept, Beginning(seed: processRandom(), now: now()))
     self.front = front
     self.local = local
     self.buckets = buckets
@@ -75,75 +81,93 @@ struct StoredLimiter: ~Copyable {
   // MARK: - Taking
 
   enum Answer {
-    /// There is enough in front, after a wait.
-    case granted(wait: Int64)
+    /// `paid` were taken of the shared bucket, to be used after a wait; 0 when it was admitted without.
+    case granted(paid: Int64, wait: Int64)
     case limited(retryAfter: Int64)
     /// The status of an error, which was written.
     case failed(Int)
   }
 
-  /// Brings what a call needs to the front, which had not enough, and lets `take` have it. `maxWait`: how long
-  /// it may wait for tokens that are taken before they are there.
-  func fetch(
-    _ tokens: Int64, maxWait: Int64, _ error: UnsafeMutablePointer<agr_error>?,
-    _ take: () throws(Failure) -> Bool
+  /// Takes tokens, if need be and within `maxWait` before they are there.
+  @inline(never)
+  func take(
+    _ tokens: Int64, maxWait: Int64, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Answer {
+    if try spend(tokens) { return .granted(paid: tokens, wait: 0) }
     guard tokens <= buckets.rate.capacity else {
       throw Failure(.neverFits, "tokens", "more than the capacity")
     }
     let deadline = Time.add(systemNow(), buckets.timeout)
-    let isAlone = leaseTokens > 0
-    if isAlone {
-      if let wait = standing(tokens, maxWait) { return refuse(wait) }
-      guard lock(until: deadline) else { return try goOnWithout(tokens, error, take) }
-    }
-    defer { if isAlone { unlock() } }
-    var wait: Int64 = 0
-    for number in 0..<StoredLimiter.tries {
-      // Another thread may have brought enough.
-      if number > 0 || isAlone, try take() { return .granted(wait: wait) }
-      let missing = tokens &- (try front.available(now: now()))
-      if missing <= 0 { continue }
-      switch try ask(missing, maxWait, deadline, error) {
-      case .granted(let more): wait = Swift.max(wait, more)
-      case .limited(let retryAfter):
-        if isAlone { remember(tokens, retryAfter) }
-        return refuse(retryAfter)
+    switch try fetch(tokens, maxWait, deadline, error) {
+    case .granted(let taken, _): return .granted(paid: taken, wait: 0)
+    case .unanswered(let status): return try goOnWithout(tokens, status)
+    case .failed(let status): return .failed(status)
+    case .limited(let retryAfter):
+      guard maxWait > 0, retryAfter <= maxWait else { return refuse(retryAfter) }
+      switch buckets.takeAhead(StoredBuckets.Key(), tokens, maxWait, deadline, error) {
+      case .granted(let taken, let wait): return .granted(paid: taken, wait: wait)
+      case .limited(let retryAfter): return refuse(retryAfter)
+      case .unanswered(let status): return try goOnWithout(tokens, status)
       case .failed(let status): return .failed(status)
       }
-      if try take() { return .granted(wait: wait) }
     }
-    return refuse(Time.millisecond)
   }
 
-  /// Asks the store for what is missing, and puts it in front.
+  /// Spends what is in front, if it is enough.
+  @inline(never)
+  func spend(_ tokens: Int64) throws(Failure) -> Bool {
+    if case .admitted = try front.tryAcquire(tokens, now: now()) { return true }
+    return false
+  }
+
+  /// Brings what is missing to the front, which had not enough, and spends it.
+  private func fetch(
+    _ tokens: Int64, _ maxWait: Int64, _ deadline: Int64, _ error: UnsafeMutablePointer<agr_error>?
+  ) throws(Failure) -> StoredBuckets.Answer {
+    let isAlone = leaseTokens > 0
+    if isAlone {
+      if let wait = standing(tokens, maxWait) { return .limited(retryAfter: wait) }
+      guard lock(until: deadline) else {
+        return .unanswered(
+          buckets.store.pointee.fail(error, "timed out waiting for another thread's answer"))
+      }
+    }
+    defer { if isAlone { unlock() } }
+    for number in 0..<StoredLimiter.tries {
+      // Another thread may have brought enough.
+      if number > 0 || isAlone, try spend(tokens) { return .granted(taken: tokens, wait: 0) }
+      let missing = tokens &- (try front.available(now: now()))
+      if missing <= 0 { continue }
+      let answer = try ask(missing, deadline, error)
+      guard case .granted(let taken, _) = answer else {
+        if isAlone, case .limited(let retryAfter) = answer { remember(tokens, retryAfter) }
+        return answer
+      }
+      try front.deposit(taken, now: now())
+      if try spend(tokens) { return .granted(taken: tokens, wait: 0) }
+    }
+    return .limited(retryAfter: Time.millisecond)
+  }
+
+  /// Asks the store for what is missing.
   private func ask(
-    _ missing: Int64, _ maxWait: Int64, _ deadline: Int64,
-    _ error: UnsafeMutablePointer<agr_error>?
-  ) throws(Failure) -> Answer {
+    _ missing: Int64, _ deadline: Int64, _ error: UnsafeMutablePointer<agr_error>?
+  ) throws(Failure) -> StoredBuckets.Answer {
     let capacity = buckets.rate.capacity
     guard missing <= capacity else {
       // Debts are paid first, by nothing but time.
       return .limited(retryAfter: buckets.refillTime(missing &- capacity))
     }
     let room = capacity &- (try front.available(now: now()))
-    let answer = buckets.take(
+    return buckets.take(
       StoredBuckets.Key(), least: missing,
-      most: Swift.max(missing, Swift.min(missing &+ leaseTokens, room)), maxWait: maxWait,
+      most: Swift.max(missing, Swift.min(missing &+ leaseTokens, room)), maxWait: 0,
       until: deadline, error)
-    switch answer {
-    case .granted(let taken, let wait):
-      try front.deposit(taken, now: now())
-      return .granted(wait: wait)
-    case .limited(let retryAfter): return .limited(retryAfter: retryAfter)
-    case .unanswered(let status): return try manage(missing, status)
-    case .failed(let status): return .failed(status)
-    }
   }
 
-  /// What is done without the store.
+  /// What is done without the store, whose error was written.
   @inline(never)
-  func manage(_ missing: Int64, _ status: Int) throws(Failure) -> Answer {
+  func goOnWithout(_ tokens: Int64, _ status: Int) throws(Failure) -> Answer {
     switch buckets.onError {
     case .refuse: return .failed(status)
     case .admit: break
@@ -151,35 +175,13 @@ struct StoredLimiter: ~Copyable {
       // What a share of the capacity can never hold, it admits when it is full.
       let limit = local.rate().capacity
       if case .limited(let retryAfter) = try local.tryAcquire(
-        Swift.min(missing, limit), now: now())
+        Swift.min(tokens, limit), now: now())
       {
-        return .limited(retryAfter: retryAfter)
+        return refuse(retryAfter)
       }
     }
     buckets.countFallback()
-    try front.deposit(missing, now: now())
-    return .granted(wait: 0)
-  }
-
-  /// What is done when another thread had no answer for as long as this one may wait.
-  private func goOnWithout(
-    _ tokens: Int64, _ error: UnsafeMutablePointer<agr_error>?,
-    _ take: () throws(Failure) -> Bool
-  ) throws(Failure) -> Answer {
-    let status = buckets.store.pointee.fail(
-      error, "timed out waiting for another thread's answer")
-    for _ in 0..<StoredLimiter.tries {
-      let missing = tokens &- (try front.available(now: now()))
-      if missing > 0 {
-        switch try manage(missing, status) {
-        case .granted: break
-        case .limited(let retryAfter): return refuse(retryAfter)
-        case let failed: return failed
-        }
-      }
-      if try take() { return .granted(wait: 0) }
-    }
-    return refuse(Time.millisecond)
+    return .granted(paid: 0, wait: 0)
   }
 
   func refuse(_ retryAfter: Int64) -> Answer {
@@ -194,14 +196,34 @@ struct StoredLimiter: ~Copyable {
   /// Whether a refusal is only counted.
   var isObserved: Bool { observes }
 
-  // MARK: - Giving back
+  // MARK: - Reservations
 
-  /// After tokens have come back: what is more than may be leased returns to the store. What cannot is lost.
-  @inline(never)
-  func returnSurplus() {
-    guard let held = try? front.available(now: now()), held > leaseTokens,
-      case .admitted? = try? front.tryAcquire(held &- leaseTokens, now: now())
-    else { return }
+  /// Ends a reservation by its real cost; what comes back goes to the store, but for what may be leased, and what
+  /// cannot is lost.
+  func settle(_ permit: UInt64, actual: Int64, now time: Int64) throws(Failure) -> Bool {
+    guard actual >= -1 && actual <= TokenRate.maximumTokens else {
+      throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
+    }
+    try requireTime(time, "now_ns")
+    guard let ended = ledger.close(permit, now: time) else { return false }
+    if actual > ended.tokens {
+      front.charge(actual &- ended.tokens, now: now())
+    } else if actual >= 0 {
+      try giveBack(ended.tokens &- actual)
+    }
+    return true
+  }
+
+  func giveBack(_ tokens: Int64) throws(Failure) {
+    if tokens <= 0 { return }
+    if leaseTokens == 0, try front.available(now: now()) >= 0 {
+      buckets.add(0 &- tokens, StoredBuckets.Key())
+      return
+    }
+    // Debts are paid first.
+    try front.deposit(tokens, now: now())
+    let held = try front.available(now: now())
+    guard held > leaseTokens, try spend(held &- leaseTokens) else { return }
     buckets.add(leaseTokens &- held, StoredBuckets.Key())
   }
 

@@ -46,8 +46,7 @@ func tryAcquireInStore(
   guarded(error) { () throws(Failure) in
     let stored: Handle<StoredLimiter> = try handle(limiter, .storedLimiter, "limiter")
     retryAfter?.pointee = 0
-    if try stored.pointee.spend(tokens) { return AGR_OK }
-    return try stored.pointee.take(tokens, maxWait: 0, retryAfter, error)
+    return try stored.pointee.tryAcquire(tokens, maxWait: 0, retryAfter, error)
   }
 }
 
@@ -57,27 +56,17 @@ extension StoredLimiter {
     _ tokens: Int64, timeout: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
-    try spend(tokens) ? AGR_OK : try take(tokens, maxWait: timeout, retryAfter, error)
+    try requireTimeOrForever(timeout, "timeout_ns")
+    return try tryAcquire(tokens, maxWait: timeout, retryAfter, error)
   }
 
-  /// Spends what is in front, if it is enough.
   @inline(never)
-  func spend(_ tokens: Int64) throws(Failure) -> Bool {
-    if case .admitted = try front.tryAcquire(tokens, now: now()) { return true }
-    return false
-  }
-
-  /// Takes tokens, of which the front had not enough, and sleeps until they are there.
-  @inline(never)
-  func take(
+  fileprivate func tryAcquire(
     _ tokens: Int64, maxWait: Int64, _ retryAfter: UnsafeMutablePointer<Int64>?,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
-    let answer = try fetch(tokens, maxWait: maxWait, error) { () throws(Failure) in
-      try spend(tokens)
-    }
-    switch answer {
-    case .granted(let wait):
+    switch try take(tokens, maxWait: maxWait, error) {
+    case .granted(_, let wait):
       if wait > 0 { platform_sleep_until_ns(Time.add(systemNow(), wait)) }
       return AGR_OK
     case .failed(let status): return status
@@ -95,49 +84,31 @@ extension StoredLimiter {
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     try requireTimeOrForever(maxWait, "max_wait_ns")
-    var made = Reservation.none
-    if try take(tokens, time, &made) {
-      out.pointee = agr_reservation(permit: made.permit, tokens: tokens, wait_ns: 0)
-      return AGR_OK
-    }
-    let answer = try fetch(tokens, maxWait: maxWait, error) { () throws(Failure) in
-      try take(tokens, time, &made)
-    }
-    switch answer {
-    case .granted(let wait):
-      out.pointee = agr_reservation(permit: made.permit, tokens: tokens, wait_ns: wait)
-      return AGR_OK
+    try requireTime(time, "now_ns")
+    var paid: Int64 = 0
+    var wait: Int64 = 0
+    switch try take(tokens, maxWait: maxWait, error) {
+    case .granted(let taken, let needed): (paid, wait) = (taken, needed)
     case .failed(let status): return status
     case .limited(let retry):
-      if isObserved {
-        try front.deposit(tokens, now: time)
-        if try take(tokens, time, &made) {
-          out.pointee = agr_reservation(permit: made.permit, tokens: tokens, wait_ns: 0)
-          return AGR_OK
-        }
+      if !isObserved {
+        retryAfter?.pointee = retry
+        return AGR_LIMITED
       }
-      retryAfter?.pointee = retry
-      return AGR_LIMITED
     }
+    out.pointee = agr_reservation(
+      permit: try keep(paid, now: time), tokens: tokens, wait_ns: wait)
+    return AGR_OK
   }
 
-  /// Reserves in front, if there is enough.
-  @inline(never)
-  private func take(
-    _ tokens: Int64, _ time: Int64, _ made: inout Reservation
-  ) throws(Failure) -> Bool {
-    guard case .granted(let reservation) = try front.reserve(tokens, maxWait: 0, now: time) else {
-      return false
+  /// A permit for what was taken.
+  func keep(_ paid: Int64, now time: Int64) throws(Failure) -> UInt64 {
+    do throws(Failure) {
+      return try ledger.open(paid, nil, 0, now: time)
+    } catch {
+      try giveBack(paid)
+      throw error
     }
-    made = reservation
-    return true
-  }
-
-  /// Reserves what it puts in front; 0 when others were faster.
-  func hold(_ tokens: Int64, _ time: Int64) throws(Failure) -> UInt64 {
-    var made = Reservation.none
-    try front.deposit(tokens, now: time)
-    return try take(tokens, time, &made) ? made.permit : 0
   }
 
   func counters() -> Limiter.Counters {

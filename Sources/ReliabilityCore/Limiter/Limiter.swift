@@ -163,10 +163,17 @@ package struct Limiter: ~Copyable, Engine {
         Charge(reservations.payload(of: permit))
       }
     } else {
-      let lost = bucket.charge(actual &- charge.tokens, time)
-      if lost > 0 { marks.add(Limiter.forgiven, UInt64(bitPattern: lost)) }
+      takeDown(actual &- charge.tokens, time)
     }
     return true
+  }
+
+  /// Takes tokens whether they are there or not, as far as debt may go.
+  package func charge(_ tokens: Int64, now: Int64) { takeDown(tokens, timeline.read(now)) }
+
+  private func takeDown(_ tokens: Int64, _ time: Int64) {
+    let lost = bucket.charge(tokens, time)
+    if lost > 0 { marks.add(Limiter.forgiven, UInt64(bitPattern: lost)) }
   }
 
   package func cancel(_ permit: UInt64, now: Int64) throws(Failure) -> Bool {

@@ -54,12 +54,16 @@ package struct ReservationLedger: Engine, ~Copyable {
     for slot in 0..<count { platform_free(address(keys.load(slot &* 2))) }
   }
 
-  /// A permit for tokens of a key, of which it keeps a copy.
+  /// A permit for tokens of a key, of which it keeps a copy; none of an empty one.
   package func open(
     _ tokens: Int64, _ key: UnsafeRawPointer?, _ length: Int, now: Int64
   ) throws(Failure) -> UInt64 {
-    guard let copy = platform_allocate_block(Swift.max(1, length)) else { throw .noMemory }
-    if let key, length > 0 { memcpy(copy, key, length) }
+    var copy: UnsafeMutableRawPointer?
+    if let key, length > 0 {
+      copy = platform_allocate_block(length)
+      guard let copy else { throw .noMemory }
+      memcpy(copy, key, length)
+    }
     let time = timeline.read(now)
     let payload = PermitTable.Payload(UInt64(bitPattern: tokens))
     guard let permit = permits.claim(payload, expires: Time.add(time, timeout), now: time) else {
@@ -80,10 +84,10 @@ package struct ReservationLedger: Engine, ~Copyable {
     defer { permits.release(permit) }
     let slot = PermitTable.slot(of: permit)
     let length = Int(truncatingIfNeeded: keys.load(slot &* 2 &+ 1))
-    guard let key = address(keys.replace(slot &* 2, by: 0)) else { return nil }
+    let key = address(keys.replace(slot &* 2, by: 0))
     return Ended(
       tokens: Int64(bitPattern: payload.first),
-      key: UnsafeMutableRawBufferPointer(start: key, count: length))
+      key: UnsafeMutableRawBufferPointer(start: key, count: key == nil ? 0 : length))
   }
 
   package func openCount(now: Int64) -> Int { permits.open(now: timeline.read(now)).count }
