@@ -7,7 +7,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
-  bench bench-check bench-growth bench-long bench-clock bench-cluster load embedding-demo \
+  bench bench-check bench-growth bench-long bench-clock bench-cluster bench-integrations load embedding-demo \
   instructions wheel install package generate format clean
 
 help: ## this list
@@ -85,6 +85,9 @@ bench-clock: build ## the clock's error over SECONDS (300)
 
 bench-cluster: deps ## simulates 1,000 processes that share a budget through a store: docs/cluster.md; a minute
 	@$(PYTHON) benchmarks/cluster_simulation.py --write
+
+bench-integrations: build ## what middleware and transport add to a request, beside slowapi, fastapi-limiter, tenacity
+	@benchmarks/integrations/run --write
 
 load: build ## wrk against the C++ server, and the C client: nothing is lost, no limit exceeded; half a minute
 	@scripts/install-deps wrk
