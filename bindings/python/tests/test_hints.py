@@ -96,5 +96,9 @@ def test_headers_are_looked_through_in_the_order_of_their_precision() -> None:
     assert hint_from_headers({"retry-after": "9"}) == 9
     assert hint_from_headers({"retry-after-ms": "soon", "Retry-After": "9"}) == 9
     assert hint_from_headers({"Retry-After": "soon"}) is None
+    date = {"retry-after": "Sun, 06 Nov 1994 08:49:47 GMT", "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+    assert hint_from_headers(date) == 10  # by the clock of the server, whatever this machine's says
+    assert hint_from_headers({**date, "Date": "today"}) == 0
+    assert hint_from_headers({**date, "Date": b"Sun, 06 Nov 1994 08:49:57 GMT"}) == 0
     assert hint_from_headers({}) is None
     assert hint_from_headers(None) is None

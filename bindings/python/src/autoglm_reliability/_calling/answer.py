@@ -7,13 +7,14 @@ import dataclasses
 import math
 from typing import Optional
 
-from .. import _generated as c
 from ..classify import AttemptOutcome
 from ..enums import Domain, ErrorClass
 from ..policy import Policy
 from .body import class_of_body
 from .limits import Get, asked_delay, should_retry
 
+#: Seconds; a server that says more than the library can count says the same.
+LONGEST_DELAY = 1e9
 #: The server has refused the request and done nothing with it.
 UNDONE = frozenset({408, 421, 425, 429, 503})
 
@@ -49,4 +50,4 @@ def _limited_by_server(outcome: AttemptOutcome, status: int, get: Get) -> Attemp
     delay: Optional[float] = asked_delay(get)
     if delay is None:
         return outcome
-    return dataclasses.replace(outcome, server_delay=min(delay, c.AGR_TIME_MAX_NS / 1e9))
+    return dataclasses.replace(outcome, server_delay=min(delay, LONGEST_DELAY))

@@ -12,6 +12,9 @@ from ..policy import Policy
 from .options import PolicyOption, default_policy
 
 NANOSECOND = 1_000_000_000
+#: Seconds for which new requests heed what a server has told an earlier one. One that says more may mean one
+#: account's quota, or be in error, so it is asked again then.
+LONGEST_REST = 600.0
 
 
 class Host:
@@ -24,7 +27,7 @@ class Host:
 
     def rest(self, delay: float) -> None:
         """The server wants to be left alone so long; what it said of a longer time stands."""
-        until = self.policy._now() + int(min(delay, 1e9) * NANOSECOND)
+        until = self.policy._now() + int(min(delay, LONGEST_REST) * NANOSECOND)
         self.resume_ns = max(self.resume_ns, until)
 
     def pause(self) -> float:

@@ -10,7 +10,7 @@ from typing import Callable, Optional
 
 from ..enums import Hint
 from ..errors import ReliabilityError
-from ..hints import hint_from_headers, parse_hint
+from ..hints import _servers_now, hint_from_headers, parse_hint
 
 Get = Callable[[str], Optional[str]]
 
@@ -43,7 +43,7 @@ def used_up(get: Get) -> Optional[float]:
         left, text = get(remaining), get(reset)
         if left is None or text is None or left.strip() != "0":
             continue
-        delay = _until(text.strip())
+        delay = _until(text.strip(), get)
         if delay is not None and (longest is None or delay > longest):
             longest = delay
     return longest
@@ -53,7 +53,7 @@ def should_retry(get: Get) -> Optional[bool]:
     return {"true": True, "false": False}.get((get("x-should-retry") or "").strip().lower())
 
 
-def _until(text: str) -> Optional[float]:
+def _until(text: str, get: Get) -> Optional[float]:
     try:
         return parse_hint(Hint.DURATION, text)
     except ReliabilityError:
@@ -65,7 +65,7 @@ def _until(text: str) -> Optional[float]:
     try:
         # Python before 3.11 does not read the Z of RFC 3339.
         then = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        delay = then.timestamp() - time.time()
+        delay = then.timestamp() - (_servers_now(get) or time.time())
     except (ValueError, OverflowError, OSError):
         return None
     # A time without a zone would be read in this machine's.

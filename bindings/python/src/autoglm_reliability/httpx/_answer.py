@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Optional
 
 import httpx
@@ -12,7 +13,7 @@ from .._calling.limits import Get
 from .._calling.run import Answer
 
 
-class _Common(Answer):
+class HttpxAnswer(Answer):
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.status: int = response.status_code
@@ -25,6 +26,15 @@ class _Common(Answer):
             elif len(name) == 12 and name.lower() == b"content-type":
                 self.is_json = value.startswith(b"application/json")
 
+    def came_from(self, url: httpx.URL) -> None:
+        """The request that the client will take it for was made for another origin: its cookies are not that
+        one's, and a redirect is not within that one."""
+        headers = self.response.headers
+        headers.pop("set-cookie", None)
+        if "location" in headers:
+            with suppress(httpx.InvalidURL):
+                headers["location"] = str(url.join(headers["location"]))
+
     def decoded(self, body: bytes) -> bytes:
         encoding = self.get("content-encoding")
         if not encoding:
@@ -35,7 +45,7 @@ class _Common(Answer):
             return b""
 
 
-class SyncAnswer(_Common):
+class SyncAnswer(HttpxAnswer):
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(response)
         assert isinstance(response.stream, httpx.SyncByteStream)
@@ -51,7 +61,7 @@ class SyncAnswer(_Common):
         self._stream.close()
 
 
-class AsyncAnswer(_Common):
+class AsyncAnswer(HttpxAnswer):
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(response)
         assert isinstance(response.stream, httpx.AsyncByteStream)

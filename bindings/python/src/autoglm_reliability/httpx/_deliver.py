@@ -15,15 +15,16 @@ from .._calling.answer import UNDONE
 from .._calling.exchange import Exchange
 from .._calling.hosts import Hosts
 from .._calling.options import Options
-from .._calling.run import IO, Answer, Run
+from .._calling.run import IO, Run
 from ..errors import DeadlineExceeded, Refused
 from ..propagation import current_inbound
+from ._answer import HttpxAnswer
 from ._endpoint import Endpoint
 from ._errors import KINDS, refused
 from ._plan import Sending, give_key, is_whole, origin_of
 
-A = TypeVar("A", bound=Answer)
-C = TypeVar("C", bound=Answer, covariant=True)
+A = TypeVar("A", bound=HttpxAnswer)
+C = TypeVar("C", bound=HttpxAnswer, covariant=True)
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Deliverer(Generic[A]):
             until = min(until, time.monotonic() + run.exchange.remaining)
             delivery = await self._tried(run)
             if delivery is not None:
-                return delivery
-        return await self._to(targets[-1], repeatable, resendable, until)
+                return _of(request, target, delivery)
+        return _of(request, targets[-1], await self._to(targets[-1], repeatable, resendable, until))
 
     def _targets(self, request: httpx.Request) -> list[httpx.Request]:
         rest = self._endpoints[0].rest_of(request.url)
@@ -106,6 +107,12 @@ class Deliverer(Generic[A]):
             return Delivery(run, answer)
         await run.close()
         return None
+
+
+def _of(request: httpx.Request, target: httpx.Request, delivery: Delivery[A]) -> Delivery[A]:
+    if origin_of(target.url) != origin_of(request.url):
+        delivery.answer.came_from(target.url)
+    return delivery
 
 
 def _next_may_try(run: Run[A], error: httpx.TransportError) -> bool:

@@ -74,8 +74,8 @@ class ReliableTransport(_Common, httpx.BaseTransport):
         return response
 
     def close(self) -> None:
+        self._hosts.close()  # first, so that no other thread opens a connection afterwards
         self._inner.close()
-        self._hosts.close()
 
     def __enter__(self: Self) -> Self:
         self._inner.__enter__()  # type: ignore[attr-defined]
@@ -87,8 +87,8 @@ class ReliableTransport(_Common, httpx.BaseTransport):
         value: Optional[BaseException] = None,
         traceback: Optional[TracebackType] = None,
     ) -> None:
-        self._inner.__exit__(kind, value, traceback)
         self._hosts.close()
+        self._inner.__exit__(kind, value, traceback)
 
 
 class AsyncReliableTransport(_Common, httpx.AsyncBaseTransport):
@@ -114,8 +114,8 @@ class AsyncReliableTransport(_Common, httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
         self._hosts.close()
+        await self._inner.aclose()
 
     async def __aenter__(self: Self) -> Self:
         await self._inner.__aenter__()  # type: ignore[attr-defined]
@@ -127,5 +127,5 @@ class AsyncReliableTransport(_Common, httpx.AsyncBaseTransport):
         value: Optional[BaseException] = None,
         traceback: Optional[TracebackType] = None,
     ) -> None:
-        await self._inner.__aexit__(kind, value, traceback)
         self._hosts.close()
+        await self._inner.__aexit__(kind, value, traceback)
