@@ -78,6 +78,9 @@ PROGRAMS = [
     ["test_time_source"],
     ["test_slewed_clock"],
     ["test_forks"],
+    ["test_region_objects"],
+    ["test_store_limiter"],
+    ["test_store_policy"],
 ]
 
 

@@ -99,6 +99,27 @@ static void reservations_come_back(agr_store *store) {
   agr_limiter_destroy(limiter);
 }
 
+static void a_greater_cost_is_owed(agr_store *store, agr_store *other) {
+  const agr_limiter_config config = bucket_of(100, hour);
+  agr_limiter *one = limiter_in(store, "owed", &config, 0, AGR_STORE_REFUSE);
+  agr_limiter *two = limiter_in(other, "owed", &config, 0, AGR_STORE_REFUSE);
+  agr_reservation reservation;
+  int64_t left = 0;
+  CHECK(agr_limiter_reserve(one, 10, 0, &reservation, NULL, &error) == AGR_OK);
+  CHECK(agr_limiter_settle(one, reservation.permit, 30, &error) == AGR_OK);
+  CHECK(agr_limiter_settle(one, reservation.permit, 30, &error) == AGR_STALE);
+  CHECK(agr_limiter_available(one, &left, &error) == AGR_OK && left == 70);
+  /* It is fetched with what the process takes next. */
+  CHECK(agr_limiter_try_acquire(one, 5, NULL, &error) == AGR_OK);
+  CHECK(agr_limiter_available(two, &left, &error) == AGR_OK && left == 65);
+  CHECK(agr_limiter_reserve(one, 5, 0, &reservation, NULL, &error) == AGR_OK);
+  CHECK(agr_limiter_settle(one, reservation.permit, -2, &error) == AGR_ERR_ARGUMENT);
+  CHECK(agr_limiter_settle(one, reservation.permit, -1, &error) == AGR_OK);
+  CHECK(agr_limiter_available(two, &left, &error) == AGR_OK && left == 60);
+  agr_limiter_destroy(one);
+  agr_limiter_destroy(two);
+}
+
 static void several_are_taken_as_one(agr_store *store, agr_store *other) {
   const agr_limiter_config requests = bucket_of(3, hour), tokens = bucket_of(100, second);
   agr_limiter *both[2][2];
@@ -324,6 +345,7 @@ int main(void) {
   two_share_one_bucket(store, other);
   leased_tokens_need_no_round_trip(store, other);
   reservations_come_back(store);
+  a_greater_cost_is_owed(store, other);
   several_are_taken_as_one(store, other);
   tokens_of_tomorrow_are_not_spent_today(store);
   wrong_configurations_are_named(store);

@@ -226,6 +226,14 @@ static void costs_are_everybodys(struct side *one, struct side *two) {
   CHECK(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_LIMITED && step.component == AGR_COMPONENT_LIMITER);
   CHECK(step.retry_after_ns > 0);
   agr_call_destroy(other);
+  /* Who was refused has begun nothing: the next to ask for the key is told nothing of it. */
+  other = begin(two, "refused", 900);
+  CHECK(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_LIMITED);
+  agr_call_destroy(other);
+  other = begin(one, "refused", 1);
+  CHECK(step.kind == AGR_STEP_ATTEMPT && !step.outcome_unknown);
+  advance(other, AGR_CLASS_SUCCESS, NULL, 0);
+  agr_call_destroy(other);
   /* The real cost was less. */
   advance(call, AGR_CLASS_SUCCESS, NULL, 10);
   agr_call_destroy(call);
