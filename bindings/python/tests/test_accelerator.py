@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from autoglm_reliability import (
     Permit,
     Policy,
     RateLimiter,
+    Reservation,
     _accelerate,
     _ffi,
 )
@@ -29,6 +31,9 @@ CHOSEN = os.environ.get(_accelerate.ENVIRONMENT)
 METHODS: list[Any] = [
     RateLimiter.try_acquire,
     KeyedRateLimiter.try_acquire,
+    KeyedRateLimiter.reserve,
+    KeyedRateLimiter.available,
+    KeyedRateLimiter._settle,
     CircuitBreaker.acquire,
     CircuitBreaker.guard,
     CircuitBreaker._run,
@@ -218,3 +223,93 @@ def test_errors_from_the_library_say_the_same_by_either_way() -> None:
                 limiter.try_acquire(tokens)
             caught.append((type(error.value), str(error.value), vars(error.value)))
         assert caught[0] == caught[1]
+
+
+class History:
+    """Each step's outcome, whatever it is: a value, a reservation, a refusal or an error."""
+
+    def __init__(self, limiter: KeyedRateLimiter) -> None:
+        self.limiter: Any = limiter
+        self.seen: list[Any] = []
+
+    def ask(self, work: Callable[..., Any], *arguments: Any, **names: Any) -> Any:
+        try:
+            found = work(*arguments, **names)
+        except Exception as error:
+            # How long it takes is a matter of the moment.
+            known = {name: value for name, value in vars(error).items() if name != "retry_after"}
+            self.seen.append((type(error), str(error).split(";")[0], known))
+            return None
+        told = isinstance(found, Reservation)
+        self.seen.append((found.tokens, found.wait, found.ended) if told else found)
+        return found
+
+    def reserve(self, *arguments: Any, **names: Any) -> Any:
+        return self.ask(self.limiter.reserve, *arguments, **names)
+
+    def available(self, key: Any) -> None:
+        self.ask(self.limiter.available, key)
+
+    def settlements(self) -> None:
+        self.available("a")
+        first = self.reserve("a", 6, 0)
+        self.available("a")
+        self.available(b"a")
+        self.reserve("a", 6, 0)
+        self.reserve("a", 6, 0.0)
+        self.reserve("a", 6, max_wait=0)
+        for actual in (-1, "2", 2**64, 2, 3):
+            self.ask(first.settle, actual)
+        self.available("a")
+        second = self.reserve(bytearray(b"a"), 8, 0)
+        self.ask(second.settle)
+        self.ask(second.cancel)
+        for permit in (0, 1, 2**64 - 1):
+            self.ask(self.limiter._settle, permit, 1)
+
+    def arguments(self) -> None:
+        for key in ("", "\ud800", "k" * 2000, 5, None):
+            self.reserve(key, 1, 0)
+            self.available(key)
+        for tokens in (-1, 0, 11, True, 1.5, 2**64):
+            self.reserve("b", tokens, 0)
+        for longest in (-1, float("nan"), -0.0, False, None):
+            self.reserve("c", 1, longest)
+        self.reserve("d")
+        self.reserve("d", tokens=2)
+        self.reserve("e", 1, 0, 0)
+
+    def end(self) -> None:
+        last = self.reserve("f", 1, 0)
+        self.limiter.close()
+        self.reserve("f", 1, 0)
+        self.available("f")
+        self.ask(last.settle, 1)
+
+
+@with_accelerator
+def test_reservations_of_a_key_are_the_same_by_either_way() -> None:
+    seen = []
+    for quick in (True, False):
+        history = History(KeyedRateLimiter(10, 1, 10**6))
+        history.limiter._attach(history.limiter._handle.cell, quick)
+        history.settlements()
+        history.arguments()
+        history.end()
+        seen.append(history.seen)
+    accelerated, plain = seen
+    assert accelerated[:3] == [10, (6, 0.0, False), 4]
+    for place, (one, two) in enumerate(zip(accelerated, plain)):
+        assert one == two, place
+    assert len(accelerated) == len(plain)
+
+
+@with_accelerator
+def test_a_permit_that_is_none_is_an_error() -> None:
+    limiter: Any = KeyedRateLimiter(10, 1)
+    for permit in ("1", None, 1.5):
+        with pytest.raises(TypeError):
+            limiter._settle(permit, 1)
+    for permit in (-1, 2**64):
+        with pytest.raises(OverflowError):
+            limiter._settle(permit, 1)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -182,3 +183,23 @@ def test_arguments_are_refused_by_name() -> None:
         RateLimit()
     with pytest.raises(agr.ArgumentError, match="name"):
         RateLimit(requests=agr.KeyedRateLimiter(1, 1, 1), name='a"b')
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \n"])
+def test_usage_is_found_whatever_the_document_begins_with(mark: bytes) -> None:
+    meter = Meter()
+    meter.start(200, [(b"content-type", b"application/json")])
+    meter.feed(mark + b'{"usage": {"total_tokens": 3}}')
+    meter.end()
+    assert meter.usage == {"total_tokens": 3}
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream"])
+def test_a_response_leaves_nothing_to_the_garbage_collector(kind: bytes) -> None:
+    gc.collect()
+    for _ in range(100):
+        meter = Meter()
+        meter.start(200, [(b"content-type", kind)])
+        meter.feed(b'data: {"usage": {"total_tokens": 3}}\n\n')
+        meter.end()
+    assert gc.collect() < 100

@@ -19,7 +19,7 @@
 
 /* Of what this file and the Python files expect of each other, so that one that was built from older sources is
  * not used: to be raised here and in _accelerate.py when that changes. */
-#define INTERFACE 1
+#define INTERFACE 2
 
 /* ---- what Python hands over ---- */
 
@@ -33,6 +33,7 @@ static struct {
   agr_status (*keyed_limiter_reserve)(agr_keyed_limiter *, const void *, size_t, int64_t, int64_t, agr_reservation *,
                                       int64_t *, agr_error *);
   agr_status (*keyed_limiter_settle)(agr_keyed_limiter *, uint64_t, int64_t, agr_error *);
+  agr_status (*keyed_limiter_available)(agr_keyed_limiter *, const void *, size_t, int64_t *, agr_error *);
   agr_status (*breaker_acquire_at)(agr_breaker *, int64_t, uint64_t *, int64_t *, agr_error *);
   agr_status (*breaker_report_at)(agr_breaker *, uint64_t, int32_t, int64_t, int64_t, agr_error *);
   void (*outcome_init)(agr_outcome *, uint32_t);
@@ -52,6 +53,7 @@ static const struct {
     {"agr_limiter_settle", &agr.limiter_settle},
     {"agr_keyed_limiter_reserve", &agr.keyed_limiter_reserve},
     {"agr_keyed_limiter_settle", &agr.keyed_limiter_settle},
+    {"agr_keyed_limiter_available", &agr.keyed_limiter_available},
     {"agr_breaker_acquire_at", &agr.breaker_acquire_at},
     {"agr_breaker_report_at", &agr.breaker_report_at},
     {"agr_outcome_init", &agr.outcome_init},
@@ -148,7 +150,7 @@ static PyObject *failed(PyObject *self, agr_status status, const agr_error *erro
 
 /* ---- methods, each with the Python function that does the whole of it ---- */
 
-enum { LIMITER, KEYED, LIMITER_TAKE, KEYED_TAKE, ACQUIRE, GUARD, EXECUTE, RUN, METHODS };
+enum { LIMITER, KEYED, LIMITER_TAKE, KEYED_TAKE, KEYED_RESERVE, KEYED_SETTLE, KEYED_AVAILABLE, ACQUIRE, GUARD, EXECUTE, RUN, METHODS };
 static PyObject *whole[METHODS];
 
 static PyObject *do_all(int which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
@@ -193,19 +195,25 @@ static PyObject *limiter_try_acquire(PyObject *self, PyObject *const *args, Py_s
   return status < 0 ? failed(self, status, &error) : PyBool_FromLong(status == AGR_OK);
 }
 
+/* The bytes of a key that is a str or bytes; NULL: it is something else. */
+static const char *plain_key(PyObject *value, Py_ssize_t *length) {
+  const char *key = NULL;
+  if (PyUnicode_CheckExact(value)) {
+    if ((key = PyUnicode_AsUTF8AndSize(value, length)) == NULL)
+      PyErr_Clear(); /* and again in Python, with the error which that gives */
+  } else if (PyBytes_CheckExact(value)) {
+    key = PyBytes_AsString(value);
+    *length = PyBytes_Size(value);
+  }
+  return key;
+}
+
 static PyObject *keyed_try_acquire(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
   int64_t tokens = 1;
   const char *key = NULL;
   Py_ssize_t length = 0;
-  if (is_quick(self) && names == NULL && (count == 1 || (count == 2 && plain_integer(args[1], &tokens)))) {
-    if (PyUnicode_CheckExact(args[0])) {
-      if ((key = PyUnicode_AsUTF8AndSize(args[0], &length)) == NULL)
-        PyErr_Clear(); /* and again there, with the error which that gives */
-    } else if (PyBytes_CheckExact(args[0])) {
-      key = PyBytes_AsString(args[0]);
-      length = PyBytes_Size(args[0]);
-    }
-  }
+  if (is_quick(self) && names == NULL && (count == 1 || (count == 2 && plain_integer(args[1], &tokens))))
+    key = plain_key(args[0], &length);
   if (key == NULL)
     return do_all(KEYED, self, args, count, names);
   agr_error error;
@@ -213,22 +221,30 @@ static PyObject *keyed_try_acquire(PyObject *self, PyObject *const *args, Py_ssi
   return status < 0 ? failed(self, status, &error) : PyBool_FromLong(status == AGR_OK);
 }
 
+static PyObject *reserved(PyObject *self, const agr_reservation *reservation) {
+  if (hook(RESERVE) == NULL)
+    return NULL;
+  return PyObject_CallFunction(hooks[RESERVE], "OKLL", self, (unsigned long long)reservation->permit,
+                               (long long)reservation->tokens, (long long)reservation->wait_ns);
+}
+
+static PyObject *limited(int64_t wait) {
+  return hook(LIMIT) == NULL ? NULL : PyObject_CallFunction(hooks[LIMIT], "L", (long long)wait);
+}
+
 /* What is left to do for tokens that are reserved: nothing, when they are there. Their real cost is what was
  * reserved, as it is when nobody says it. */
 static PyObject *taken(PyObject *self, agr_status status, const agr_reservation *reservation, int64_t wait,
                        agr_error *error, int keyed) {
-  if (status == AGR_OK && reservation->wait_ns > 0) {
-    return hook(RESERVE) == NULL ? NULL
-                                 : PyObject_CallFunction(hooks[RESERVE], "Oy#", self, (const char *)reservation,
-                                                         (Py_ssize_t)sizeof *reservation);
-  }
+  if (status == AGR_OK && reservation->wait_ns > 0)
+    return reserved(self, reservation);
   if (status == AGR_OK)
     status = keyed ? agr.keyed_limiter_settle(handle(self), reservation->permit, -1, error)
                    : agr.limiter_settle(handle(self), reservation->permit, -1, error);
   if (status < 0)
     return failed(self, status, error);
   if (status == AGR_LIMITED)
-    return hook(LIMIT) == NULL ? NULL : PyObject_CallFunction(hooks[LIMIT], "L", (long long)wait);
+    return limited(wait);
   Py_RETURN_NONE;
 }
 
@@ -260,6 +276,58 @@ static PyObject *keyed_take(PyObject *self, PyObject *const *args, Py_ssize_t co
   agr_status status = agr.keyed_limiter_reserve(handle(self), PyBytes_AsString(key), (size_t)PyBytes_Size(key), tokens,
                                                 AGR_FOREVER, &reservation, &wait, &error);
   return taken(self, status, &reservation, wait, &error, 1);
+}
+
+/* Whether it is 0, as an int or a float. */
+static int is_zero(PyObject *value) {
+  int64_t number;
+  if (PyFloat_CheckExact(value))
+    return PyFloat_AsDouble(value) == 0;
+  return plain_integer(value, &number) && number == 0;
+}
+
+/* key, tokens, max_wait, the last of them 0: now or not at all. */
+static PyObject *keyed_reserve(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+  int64_t tokens, wait = 0;
+  const char *key = NULL;
+  Py_ssize_t length = 0;
+  if (is_quick(self) && count == 3 && names == NULL && plain_integer(args[1], &tokens) && is_zero(args[2]))
+    key = plain_key(args[0], &length);
+  if (key == NULL)
+    return do_all(KEYED_RESERVE, self, args, count, names);
+  agr_reservation reservation;
+  agr_error error;
+  agr_status status =
+      agr.keyed_limiter_reserve(handle(self), key, (size_t)length, tokens, 0, &reservation, &wait, &error);
+  if (status < 0)
+    return failed(self, status, &error);
+  return status == AGR_LIMITED ? limited(wait) : reserved(self, &reservation);
+}
+
+/* permit, cost; as Reservation calls it, and nobody else. */
+static PyObject *keyed_settle(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+  int64_t cost;
+  if (!is_quick(self) || count != 2 || names != NULL || !plain_integer(args[1], &cost))
+    return do_all(KEYED_SETTLE, self, args, count, names);
+  uint64_t permit = PyLong_AsUnsignedLongLong(args[0]);
+  if (permit == UINT64_MAX && PyErr_Occurred() != NULL)
+    return NULL;
+  agr_error error;
+  agr_status status = agr.keyed_limiter_settle(handle(self), permit, cost, &error);
+  return status < 0 ? failed(self, status, &error) : PyBool_FromLong(status == AGR_OK);
+}
+
+static PyObject *keyed_available(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+  int64_t tokens = 0;
+  const char *key = NULL;
+  Py_ssize_t length = 0;
+  if (is_quick(self) && count == 1 && names == NULL)
+    key = plain_key(args[0], &length);
+  if (key == NULL)
+    return do_all(KEYED_AVAILABLE, self, args, count, names);
+  agr_error error;
+  agr_status status = agr.keyed_limiter_available(handle(self), key, (size_t)length, &tokens, &error);
+  return status < 0 ? failed(self, status, &error) : PyLong_FromLongLong(tokens);
 }
 
 /* ---- permits ---- */
@@ -730,6 +798,12 @@ static PyMethodDef methods[METHODS] = {
            "Takes the tokens if they are there. Raises NeverFits when a bucket cannot hold so many."),
     METHOD("_take", limiter_take, NULL),
     METHOD("_take", keyed_take, NULL),
+    METHOD("reserve", keyed_reserve,
+           "reserve($self, /, key, tokens=1, max_wait=inf)\n--\n\n"
+           "Takes the tokens now, to be used after `reservation.wait` seconds and then settled."),
+    METHOD("_settle", keyed_settle, NULL),
+    METHOD("available", keyed_available,
+           "available($self, /, key)\n--\n\nTokens that could be taken now; negative when in debt."),
     METHOD("acquire", breaker_acquire,
            "acquire($self, /, *, classify=None)\n--\n\n"
            "A permit to make a call, to be used as a context manager or reported; raises CircuitOpen."),
@@ -741,6 +815,8 @@ static PyMethodDef methods[METHODS] = {
 };
 static const char *const method_names[METHODS] = {"limiter_try_acquire", "keyed_limiter_try_acquire",
                                                   "limiter_take",        "keyed_limiter_take",
+                                                  "keyed_limiter_reserve", "keyed_limiter_settle",
+                                                  "keyed_limiter_available",
                                                   "breaker_acquire",     "breaker_run",
                                                   "policy_execute",      "policy_run"};
 

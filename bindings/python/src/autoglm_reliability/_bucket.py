@@ -38,7 +38,13 @@ class Bucket(Native):
         outputs = (byref(reservation), byref(wait))
         if self._timed(f"{self._prefix}_reserve", inputs, outputs) == c.AGR_LIMITED:
             raise RateLimited(retry_after=seconds(wait.value))
-        return Reservation(self, reservation)
+        return Reservation(self, reservation.permit, reservation.tokens, reservation.wait_ns)
+
+    def _settle(self, permit: int, cost: int) -> bool:
+        return self._timed(f"{self._prefix}_settle", (permit, cost)) == c.AGR_OK
+
+    def _give_back(self, permit: int) -> bool:
+        return self._timed(f"{self._prefix}_cancel", (permit,)) == c.AGR_OK
 
     def _acquire(self, key: tuple[Any, ...], tokens: int, timeout: Duration) -> None:
         # The main thread takes a reservation and sleeps, for a native wait would keep Ctrl-C away

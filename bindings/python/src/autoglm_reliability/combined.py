@@ -99,7 +99,10 @@ def _reserve(demands: Sequence[Demand], max_wait: Duration, name: str) -> list[R
     wait = _call("agr_limiter_reserve_all", demands, (longest,), out)
     if wait is not None:
         raise RateLimited(retry_after=wait)
-    return [Reservation(limiter, place) for (limiter, _), place in zip(demands, out)]
+    return [
+        Reservation(limiter, place.permit, place.tokens, place.wait_ns)
+        for (limiter, _), place in zip(demands, out)
+    ]
 
 
 def _clock(demands: Sequence[Demand]) -> Optional[Clock]:

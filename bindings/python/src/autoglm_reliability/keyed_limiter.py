@@ -48,6 +48,7 @@ class KeyedRateLimiter(Bucket):
     _take_one: Optional[Callable[..., int]] = None
     _available_of: Optional[Callable[..., int]] = None
     _take = accelerated("keyed_limiter_take")(Bucket._take)
+    _settle = accelerated("keyed_limiter_settle")(Bucket._settle)
 
     def __init__(
         self,
@@ -124,6 +125,7 @@ class KeyedRateLimiter(Bucket):
         reservation = self._take(_key(key), tokens, timeout)
         return None if reservation is None else await self._wait_async(reservation)
 
+    @accelerated("keyed_limiter_reserve")
     def reserve(self, key: Bytes, tokens: int = 1, max_wait: Duration = math.inf) -> Reservation:
         """Takes the tokens now, to be used after `reservation.wait` seconds and then settled."""
         return self._reserve(_key(key), tokens, max_wait, "max_wait")
@@ -137,6 +139,7 @@ class KeyedRateLimiter(Bucket):
             return await self._reserve_aside(_key(key), tokens, max_wait, "max_wait")
         return self.reserve(key, tokens, max_wait)
 
+    @accelerated("keyed_limiter_available")
     def available(self, key: Bytes) -> int:
         """Tokens that could be taken now; negative when in debt."""
         if self._available_of is not None:

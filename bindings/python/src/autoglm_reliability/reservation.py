@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Optional, Protocol
+from typing import Callable, Optional, Protocol
 
-from . import _generated as c
 from ._accelerate import register
 from ._aside import ended
 from ._convert import integer, seconds
@@ -14,13 +13,14 @@ from .errors import ArgumentError
 
 
 class _Issuer(Protocol):
-    _prefix: str
     _waits: bool
 
     @property
     def closed(self) -> bool: ...
 
-    def _timed(self, name: str, inputs: tuple[Any, ...] = (), outputs: tuple[Any, ...] = ()) -> int: ...
+    def _settle(self, permit: int, cost: int) -> bool: ...
+
+    def _give_back(self, permit: int) -> bool: ...
 
 
 class Reservation:
@@ -31,11 +31,11 @@ class Reservation:
     wait    seconds to wait before making use of them; 0: they are there.
     """
 
-    def __init__(self, limiter: _Issuer, reservation: c.agr_reservation) -> None:
+    def __init__(self, limiter: _Issuer, permit: int, tokens: int, wait_ns: int) -> None:
         self._limiter = limiter
-        self._permits = [reservation.permit]
-        self.tokens: int = reservation.tokens
-        self.wait: float = seconds(reservation.wait_ns)
+        self._permits = [permit]
+        self.tokens = tokens
+        self.wait = seconds(wait_ns)
 
     @property
     def ended(self) -> bool:
@@ -47,11 +47,11 @@ class Reservation:
         cost = -1 if actual is None else integer(actual, "actual")
         if actual is not None and cost < 0:
             raise ArgumentError("actual must not be negative", "actual")
-        return self._end("settle", cost)
+        return self._end(self._limiter._settle, cost)
 
     def cancel(self) -> bool:
         """Gives all of it back. False when it had ended before, or expired."""
-        return self._end("cancel")
+        return self._end(self._limiter._give_back)
 
     async def settle_async(self, actual: Optional[int] = None) -> bool:
         """As settle; does not block the event loop in a store either."""
@@ -61,17 +61,16 @@ class Reservation:
         """As cancel; does not block the event loop in a store either."""
         return await ended(self.cancel) if self._limiter._waits else self.cancel()
 
-    def _end(self, verb: str, *arguments: int) -> bool:
+    def _end(self, how: Callable[..., bool], *arguments: int) -> bool:
         try:
             permit = self._permits.pop()
         except IndexError:
             return False
         try:
-            status = self._limiter._timed(f"{self._limiter._prefix}_{verb}", (permit, *arguments))
+            return how(permit, *arguments)
         except ArgumentError:
             self._permits.append(permit)  # it is still open
             raise
-        return status == c.AGR_OK
 
     def __enter__(self) -> Reservation:
         return self
@@ -104,6 +103,4 @@ class Reservation:
             self.__exit__(kind, error, trace)
 
 
-@register("reservation")
-def _reservation(limiter: _Issuer, data: bytes) -> Reservation:
-    return Reservation(limiter, c.agr_reservation.from_buffer_copy(data))
+register("reservation")(Reservation)

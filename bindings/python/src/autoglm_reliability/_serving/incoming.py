@@ -58,11 +58,20 @@ def announced(length: bytes) -> int:
     return int(length) if length.isdigit() else -1
 
 
+# json.loads would look for the arguments and encodings that nobody has.
+_decode = json.JSONDecoder().decode
+
+
+def decoded(text: bytes) -> Any:
+    """Of JSON in UTF-8, without a mark of the byte order. Raises ValueError, or RecursionError."""
+    return _decode(text.decode("utf-8"))
+
+
 def _object(body: bytes) -> Optional[dict[str, Any]]:
     if body[:1] != b"{" and body.lstrip()[:1] != b"{":
         return None
     try:
-        value = json.loads(body.decode("utf-8"))
+        value = decoded(body)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
-from .incoming import Headers, Incoming
+from .incoming import Headers, Incoming, decoded
 
 #: Of English text, on the average.
 BYTES_PER_TOKEN = 4
 LONGEST_LINE = 1 << 16
 LONGEST_JSON = 1 << 20
 MOST_TOKENS = 2**40
+# What of a response is looked at.
+NOTHING, DOCUMENT, EVENTS = range(3)
 LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 Usage = dict[str, Any]
@@ -45,7 +47,8 @@ def total_tokens(usage: Usage) -> Optional[int]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    # In JSON there is no other whole number than an int; True is none.
+    return type(value) is int and 0 <= value <= MOST_TOKENS
 
 
 class Meter:
@@ -61,7 +64,7 @@ class Meter:
         self.events = 0
         self._kept: list[bytes] = []
         self._size = 0
-        self._look: Optional[Callable[[bytes], None]] = None
+        self._look = NOTHING
 
     def start(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -69,19 +72,21 @@ class Meter:
             if name.lower() == b"content-type":
                 kind = value.split(b";", 1)[0].strip().lower()
                 if kind == b"text/event-stream":
-                    self._look = self._line
+                    self._look = EVENTS
                 elif kind == b"application/json" or kind.endswith(b"+json"):
-                    self._look = self._part
+                    self._look = DOCUMENT
                 return
 
     def feed(self, data: bytes) -> None:
         self.sent += len(data)
-        if self._look is not None:
-            self._look(data)
+        if self._look == DOCUMENT:
+            self._part(data)
+        elif self._look == EVENTS:
+            self._line(data)
 
     def end(self) -> None:
         """When all of the response has gone by."""
-        if self._kept and self._look == self._part:
+        if self._kept and self._look == DOCUMENT:
             self._read(b"".join(self._kept))
         elif self._kept:
             self._event(b"".join(self._kept))
@@ -89,12 +94,12 @@ class Meter:
 
     def broken_off(self) -> int:
         """The tokens of what has been sent of it: one an event, or its bytes / 4."""
-        return self.events if self._look == self._line else self.sent // BYTES_PER_TOKEN
+        return self.events if self._look == EVENTS else self.sent // BYTES_PER_TOKEN
 
     def _part(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > LONGEST_JSON:
-            self._kept, self._look = [], None
+            self._kept, self._look = [], NOTHING
         else:
             self._kept.append(data)
 
@@ -123,7 +128,7 @@ class Meter:
         if b'"usage"' not in text:
             return
         try:
-            value = json.loads(text)
+            value = decoded(text) if text[:1] == b"{" else json.loads(text)
         except (ValueError, RecursionError):
             return
         # Some tell it inside: the end of a Responses stream, the beginning of a Messages stream.
