@@ -51,6 +51,7 @@ SERVERS = {
 CALLS = {
     "bare": ("httpx", "", False),
     "ours": ("transport with the default policy", "bare", True),
+    "quiet": ("the same, sending no headers of its own", "bare", False),
     "tenacity": ("tenacity 9.2.1 around each call", "bare", False),
 }
 Round = dict[str, float]
