@@ -5,7 +5,6 @@ middleware, and behind peers. Prints a line of JSON with the ports. Nothing is r
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -105,6 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if os.cpu_count() != 1:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     main()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -39,7 +38,6 @@ Round = dict[str, float]
 
 
 def serve() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     threading.Thread(

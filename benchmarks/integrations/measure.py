@@ -3,9 +3,10 @@
 
     measure.py [--rounds N] [--write]    40 rounds, half a minute; --write: into docs/performance.md
 
-One request at a time on a connection that is kept alive; the server has one CPU, the client another. A round
-measures all of them, and its figure is the mean of its requests; what is added is the median over the rounds
-of the difference within a round. run makes the environment."""
+One request at a time on a connection that is kept alive; server and client share a CPU, for only one of them
+works at a time, and to wake another CPU takes longer and less evenly than what is measured. A round measures
+all of them, and its figure is the mean of its requests; what is added is the median over the rounds of the
+difference within a round. run makes the environment."""
 
 from __future__ import annotations
 
@@ -146,7 +147,7 @@ def main() -> None:
     options = parser.parse_args()
     if not autoglm_reliability.accelerated:
         raise SystemExit("the accelerator is not built: make build")
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # which the servers inherit
     told = table(serving(options.rounds), clients.measured(options.rounds, REQUESTS))
     print(told)
     if options.write:
