@@ -154,7 +154,11 @@ class Run(Generic[A]):
         if answer.says_zero:
             exchange.rest(used_up(answer.get))
         if self.whole:
-            await self._succeed(self.held)
+            costs = self.costs_of(self.held)
+            if exchange.waits:
+                await self._io.aside(partial(exchange.succeed, costs))
+            else:
+                exchange.succeed(costs)  # most calls end here
         return True
 
     async def _step(self, work: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ import httpx
 
 from .._calling.limits import Get
 from .._calling.run import Answer
+from ._headers import entries
 
 
 class HttpxAnswer(Answer):
@@ -20,10 +21,10 @@ class HttpxAnswer(Answer):
         self.get: Get = response.headers.get
         self.is_json = self.says_zero = False
         # One look at all of them costs less than to ask for one by its name.
-        for name, value in response.headers.raw:
+        for _, name, value in entries(response.headers):
             if value == b"0":
                 self.says_zero = True
-            elif len(name) == 12 and name.lower() == b"content-type":
+            elif name == b"content-type":
                 self.is_json = value.startswith(b"application/json")
 
     def came_from(self, url: httpx.URL) -> None:

@@ -10,6 +10,7 @@ import httpx
 
 from .._calling.exchange import IDEMPOTENT, KEYED, Exchange, least
 from .._calling.options import Options
+from ._headers import has, put
 
 
 def origin_of(url: httpx.URL) -> str:
@@ -26,11 +27,11 @@ def give_key(request: httpx.Request, options: Options) -> bool:
     if request.method in IDEMPOTENT:
         return True
     name = options.idempotency_header
-    if not name or name in request.headers:
+    if not name or has(request.headers, name):
         return bool(name)
     if request.method not in KEYED:
         return False
-    request.headers[name] = os.urandom(16).hex()
+    put(request.headers, ((name, os.urandom(16).hex()),))
     return True
 
 
@@ -54,8 +55,8 @@ class Sending:
 
     def prepare(self, exchange: Exchange) -> dict[str, Optional[float]]:
         """Before an attempt: its time-outs, which httpx goes on to look at."""
-        total = exchange.attempt_time
         raw, asked = exchange.call._raw, self._asked.get
+        total = min(raw.remaining_ns, raw.attempt_timeout_ns) / 1e9
         timeouts = {
             "connect": least(asked("connect"), min(raw.connect_timeout_ns / 1e9, total)),
             "read": least(asked("read"), min(raw.first_byte_timeout_ns / 1e9, total)),
@@ -64,8 +65,7 @@ class Sending:
         }
         self.request.extensions = {**self._extensions, "timeout": timeouts}
         if exchange.options.propagate:
-            for name, value in exchange.headers():
-                self.request.headers[name] = value
+            put(self.request.headers, exchange.headers())
         return timeouts
 
     def prepare_body(self, exchange: Exchange, timeouts: dict[str, Optional[float]]) -> None:
