@@ -42,7 +42,7 @@ sanitize: ## the Swift suites under ThreadSanitizer and AddressSanitizer
 
 valgrind: build ## the shipped library under valgrind: no error, no leak
 	@scripts/install-deps valgrind
-	@for program in test_bad_input "test_arguments abi/exports.txt singles" test_canary "test_vectors Tests/vectors" test_binding; do \
+	@for program in test_bad_input "test_arguments abi/exports.txt singles" test_canary "test_vectors Tests/vectors" test_binding test_store_policy; do \
 	  valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect build/Tests/$$program || exit 1; \
 	done
 
