@@ -188,6 +188,17 @@ def test_an_absurd_length_is_too_large_for_every_parser(http: str) -> None:
     assert app.bodies == []
 
 
+@pytest.mark.parametrize(
+    "parts", [(b"hello",), (b"hello", b""), (b"", b"hello"), (b"", b"he", b"", b"llo", b"")]
+)
+def test_a_body_is_all_of_its_parts(parts: tuple[bytes, ...]) -> None:
+    async def main() -> None:
+        told = await request(keyed(Echo()), [KEY, (b"content-length", b"5")], parts)
+        assert told.body == b"1:hello"
+
+    asyncio.run(main())
+
+
 def test_empty_parts_of_a_body_are_not_kept() -> None:
     from autoglm_reliability.asgi._body import Bounds, read_body
 

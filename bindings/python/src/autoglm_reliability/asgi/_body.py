@@ -175,7 +175,7 @@ async def read_body(receive: Receive, bounds: Bounds) -> Union[bytes, Refusal, N
         if part:
             parts.append(part)
         if not message.get("more_body", False):
-            return b"".join(parts) if len(parts) > 1 else bytes(part)
+            return b"".join(parts)  # of one alone that is no copy
 
 
 def again(body: bytes, then: Receive) -> Receive:
