@@ -1,86 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hostile client, a careless application and an unusual server may do to the middleware, message by
-message and over sockets."""
+"""What a hostile client and an unusual server may do to the middleware, by messages and over sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 import autoglm_reliability as agr
+from asgi_messages import KEY, Echo, Headers, keyed, request
 from asgi_server import AsgiServer, Raw, status_of
 from autoglm_reliability.asgi import Idempotency, RateLimit, ReliabilityMiddleware
 
 HOUR = 3600
-KEY = (b"idempotency-key", b"k")
-Headers = list[tuple[bytes, bytes]]
-App = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-class Told:
-    """What a client gets."""
-
-    def __init__(self, messages: list[Any]) -> None:
-        starts = [message for message in messages if message["type"] == "http.response.start"]
-        bodies = [message for message in messages if message["type"] == "http.response.body"]
-        self.status: int = starts[0]["status"] if starts else 0
-        self.headers: Headers = list(starts[0]["headers"]) if starts else []
-        self.body = b"".join(message.get("body", b"") for message in bodies)
-        self.whole = bool(bodies) and not bodies[-1].get("more_body", False)
-        assert len(starts) <= 1
-
-    @property
-    def code(self) -> str:
-        return str(json.loads(self.body)["error"]["code"])
-
-
-async def request(
-    app: App, headers: Headers, parts: tuple[bytes, ...] = (), client: str = "10.0.0.1", version: str = "1.1"
-) -> Told:
-    scope = {
-        "type": "http", "method": "POST", "path": "/pay", "query_string": b"", "headers": headers,
-        "client": (client, 1), "http_version": version,
-    }  # fmt: skip
-    left = list(parts) or [b""]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        if left:
-            return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
-        return await asyncio.get_running_loop().create_future()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return Told(sent)
-
-
-class Echo:
-    """Answers with the body, and who asked for it."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body, more = body + message["body"], message["more_body"]
-        self.bodies.append(body)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"%d:%s" % (len(self.bodies), body)})
-
-
-def keyed(app: App, **options: Any) -> ReliabilityMiddleware:
-    return ReliabilityMiddleware(app, idempotency=Idempotency(agr.IdempotencyCache(), **options))
 
 
 # Whose key it is
@@ -274,84 +208,3 @@ def test_a_usage_that_cannot_be_read_keeps_the_hold_and_the_response(usage: Any)
         assert (tokens.available("a"), tokens.snapshot().open_reservations) == (9900, 0)
 
     asyncio.run(main())
-
-
-# Applications
-
-
-def test_headers_may_be_an_iterator() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", b"application/json"), (b"x-after", b"1")]
-        await send({"type": "http.response.start", "status": 200, "headers": iter(headers)})
-        await send({"type": "http.response.body", "body": b"{}"})
-
-    async def main() -> None:
-        limit = RateLimit(tokens=agr.KeyedRateLimiter(10_000, 1, HOUR))
-        told = await request(ReliabilityMiddleware(app, limits=[limit]), [])
-        assert (b"x-after", b"1") in told.headers
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        ["http.response.start", "http.response.start"],
-        ["http.response.body"],
-        ["http.response.start", "http.response.body", "http.response.body"],
-        ["http.response.start", "http.response.body", "http.response.start"],
-    ],
-)
-def test_an_application_that_answers_out_of_turn_is_told_so_as_by_a_server(kinds: list[str]) -> None:
-    raised: list[str] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        for number, kind in enumerate(kinds):
-            try:
-                await send({"type": kind, "status": 200 + number, "headers": [], "body": b"%d" % number})
-            except RuntimeError as error:
-                raised.append(str(error))
-        if kinds[-1] == "http.response.start":
-            await send({"type": "http.response.body", "body": b"late"})
-
-    async def main() -> None:
-        middleware = keyed(app)
-        first = await request(middleware, [KEY])
-        await asyncio.sleep(0)
-        second = await request(middleware, [KEY])
-        assert len(raised) >= 1
-        if first.whole and first.status == 200:
-            assert (second.status, second.body) == (first.status, first.body)
-
-    try:
-        asyncio.run(main())
-    except RuntimeError as error:
-        raised.append(str(error))
-
-
-@pytest.mark.parametrize("after", ["nothing", "start", "part", "end"])
-def test_no_exception_of_an_application_is_lost(after: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if after != "nothing":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-        if after in ("part", "end"):
-            await send({"type": "http.response.body", "body": b"x", "more_body": after == "part"})
-        raise ValueError("on purpose")
-
-    async def main() -> BaseException | None:
-        middleware = keyed(app)
-        try:
-            await request(middleware, [KEY])
-        except ValueError as error:
-            return error
-        assert middleware._keyed is not None
-        await middleware._keyed.drained(10)
-        return None
-
-    with caplog.at_level(logging.ERROR, "autoglm_reliability"):
-        raised = asyncio.run(main())
-    logged = [
-        record for record in caplog.records if record.exc_info and "on purpose" in str(record.exc_info[1])
-    ]
-    assert (raised is None) == (after != "nothing")
-    assert len(logged) == (raised is None)
