@@ -11,6 +11,9 @@ import autoglm_reliability as agr
 from asgi_server import AsgiServer, Raw, body_of, exchange, status_of
 from autoglm_reliability.asgi import Admission, Idempotency, RateLimit, ReliabilityMiddleware
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 HOUR = 3600
 MANY = 100_000
 

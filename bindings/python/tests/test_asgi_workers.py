@@ -21,6 +21,9 @@ import autoglm_reliability as agr
 from asgi_server import HOST, Raw, body_of, exchange, is_whole, request_bytes, status_of
 from helpers import eventually, in_threads, unique
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 HERE = Path(__file__).parent
 
 

@@ -20,6 +20,9 @@ from calling import Caller, quick
 from helpers import collect, in_threads
 from scripted_http import ScriptedServer, answer, chunked, document, raw, reset
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 Make = Callable[..., Caller]
 YEAR = 365 * 86400
 

@@ -19,6 +19,9 @@ import pytest
 
 from helpers import in_threads
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 REQUESTS = 30  # a minute for each API key
 SENTENCES = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
 

@@ -9,6 +9,9 @@ import pytest
 
 from redis_server import RedisServer
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 
 def run(program: Path, *arguments: str) -> str:
     command = [sys.executable, "-W", "error", str(program), *arguments]

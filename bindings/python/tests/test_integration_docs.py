@@ -18,6 +18,9 @@ import autoglm_reliability
 from conftest import REPOSITORY
 from scripted_http import Received, ScriptedServer, chunked, document
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 SERVERS = ("asgi", "embedding", "wsgi")
 FOUND = sorted((REPOSITORY / "docs" / "integrations").glob("*.md"))
 #: Of programs in C and C++, which CTest runs.

@@ -19,6 +19,9 @@ from autoglm_reliability.testing import ManualClock
 from calling import Caller, quick
 from scripted_http import Reply, ScriptedServer, answer, chunked, document, raw, reset
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 # Nothing here may ask anybody but the server of the test.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["LITELLM_TELEMETRY"] = "False"

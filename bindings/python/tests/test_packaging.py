@@ -15,6 +15,9 @@ import pytest
 
 from autoglm_reliability import _ffi
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 pytest.importorskip("wheel")
 
 

@@ -16,6 +16,9 @@ import autoglm_reliability as agr
 from asgi_server import HOST, AsgiServer, body_of, exchange, status_of
 from helpers import unique
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 PAGES = Path(__file__).resolve().parents[3] / "docs" / "integrations"
 BODY = b'{"model": "m", "max_tokens": 10}'
 PATHS = ["/v1/chat/completions", "/payments", "/v1/chat/completions", "/echo"]
