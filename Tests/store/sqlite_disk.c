@@ -104,7 +104,7 @@ int main(int count, char **arguments) {
   if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
       mount("none", place, "tmpfs", MS_NOSUID | MS_NODEV, "size=512k") != 0) {
     printf("passed over: no file system of one's own (%s)\n", strerror(errno));
-    return EXIT_SUCCESS;
+    return 77; /* CTest counts it as skipped */
   }
   agr_store_driver driver = open_store(fresh("full"));
   a_full_disk(&driver);

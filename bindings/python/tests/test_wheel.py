@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+#: What it is about is the same with and without the accelerator.
+pytestmark = pytest.mark.once
+
 PROGRAM = """
 import pathlib, shutil, sys
 import autoglm_reliability as agr
 import autoglm_reliability.asgi, autoglm_reliability.wsgi
-
-#: What it is about is the same with and without the accelerator.
-pytestmark = pytest.mark.once
 
 assert shutil.which("swift") is None
 home = pathlib.Path(sys.prefix)
