@@ -54,7 +54,6 @@ static void try_function(const struct function *function) {
   prepare(function, 1);
   list_changes(&now);
   world_destroy(&world);
-  memset(&world, 0, sizeof world);
   long most = 0;
   for (int i = -1; i < change_count; ++i) {
     const struct change *change = i < 0 ? NULL : &changes[i];
@@ -78,7 +77,6 @@ int main(void) {
   /* What is made once in a process. */
   world_make(&world);
   world_destroy(&world);
-  memset(&world, 0, sizeof world);
   int counted = 0;
   for (int i = 0; i < COUNT(functions); ++i) {
     try_function(&functions[i]);

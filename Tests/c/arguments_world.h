@@ -190,6 +190,7 @@ static void world_make(struct world *world) {
   CHECK_EQUAL(step.kind, AGR_STEP_ATTEMPT, "world");
 }
 
+/* Leaves nothing that could be destroyed once more. */
 static void world_destroy(struct world *world) {
   agr_call_destroy(world->call);
   agr_policy_destroy(world->policy);
@@ -203,6 +204,7 @@ static void world_destroy(struct world *world) {
   agr_region_close(world->region);
   agr_limiter_destroy(world->other_limiter);
   agr_limiter_destroy(world->limiter);
+  memset(world, 0, sizeof *world);
 }
 
 /* Every handle still answers; NULL for one that the call under test has destroyed. */
