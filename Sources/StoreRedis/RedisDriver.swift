@@ -53,6 +53,10 @@ enum RedisDriver {
         $0.pointee.take(buckets, Int(count), timeout, refused, error)
       }
     }
+    table.joins = { store, keys, count in
+      guard let keys, count >= 1, count <= 4 else { return agr_status(AGR_ERR_ARGUMENT) }
+      return RedisDriver.with(store, nil) { $0.pointee.joins(keys, Int(count)) }
+    }
     return table
   }
 

@@ -70,6 +70,9 @@ struct Servers: ~Copyable {
     return index < count.load(ordering: .acquiring) ? index : 0
   }
 
+  /// Whether it is known to be a cluster: several servers were named, or one has named another.
+  var isCluster: Bool { count.load(ordering: .relaxed) > 1 }
+
   func node(_ index: Int) -> UnsafeMutablePointer<Node> { nodes + index }
 
   /// A node cannot be reached: the next one may know who has the slot now. False when there is no other.

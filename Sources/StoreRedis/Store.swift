@@ -25,92 +25,6 @@ struct Store {
   }
 }
 
-/// A command in the making: a script with its keys and arguments, and where it goes.
-struct Call: ~Copyable {
-  let script: Script
-  let slot: Int
-  /// Whether doing it twice is like doing it once.
-  let isRepeatable: Bool
-  private(set) var tail = Bytes()
-  private(set) var parts = 0
-  /// Of one of its keys.
-  private(set) var fault: Fault?
-
-  static let longestKey = 1 << 20
-
-  /// `keys` of which there are so many are appended before any argument.
-  init(_ script: Script, _ key: agr_store_key, keys: Int, isRepeatable: Bool = true) {
-    self.script = script
-    self.isRepeatable = isRepeatable
-    fault = Call.fault(of: key)
-    slot =
-      fault == nil
-      ? key.space.map {
-        Servers.slot($0.assumingMemoryBound(to: UInt8.self), key.space_length)
-      } ?? 0 : 0
-    argument(Int64(keys))
-  }
-
-  /// PREFIX:GROUP:{SPACE}:KEY. The braces make the space what the slot depends on.
-  mutating func key(
-    _ store: Store, _ group: StaticString, _ key: agr_store_key, _ hasKey: Bool = true
-  ) {
-    fault = fault ?? Call.fault(of: key)
-    guard fault == nil else { return }
-    var name = Bytes()
-    if let prefix = store.settings.pointee.prefix { name.append(prefix.base, prefix.count) }
-    name.append(":")
-    name.append(group)
-    name.append(":{")
-    name.append(key.space, key.space_length)
-    name.append("}")
-    if hasKey {
-      name.append(":")
-      name.append(key.data, key.length)
-    }
-    parts &+= 1
-    tail.part(name.base, name.count)
-    if name.isVoid { tail.makeVoid() }
-  }
-
-  private static func fault(of key: agr_store_key) -> Fault? {
-    guard key.space != nil, key.space_length >= 1, key.space_length <= 63 else {
-      return .argument("space", "must be 1 ... 63 bytes")
-    }
-    guard key.length <= longestKey else {
-      return Fault(
-        status: AGR_ERR_NEVER_FITS, field: "key_length", message: "must be 0 ... 1,048,576")
-    }
-    guard key.data != nil || key.length == 0 else {
-      return .argument("key", "must not be NULL with a length")
-    }
-    return nil
-  }
-
-  mutating func argument(_ number: Int64) {
-    parts &+= 1
-    tail.part(number)
-  }
-
-  mutating func argument(_ bytes: UnsafeRawPointer?, _ length: Int) {
-    parts &+= 1
-    tail.part(bytes, length)
-  }
-
-  mutating func argument(_ text: StaticString) { argument(text.utf8Start, text.utf8CodeUnitCount) }
-
-  /// 16 bytes, or none for two zeros.
-  mutating func argument(_ pair: (UInt64, UInt64)) {
-    var pair = pair
-    argument(&pair, pair.0 == 0 && pair.1 == 0 ? 0 : 16)
-  }
-
-  /// A duration, rounded up to microseconds, never 0.
-  mutating func argument(duration: Int64) {
-    argument(max(1, duration / 1000 &+ (duration % 1000 > 0 ? 1 : 0)))
-  }
-}
-
 extension Store {
   /// Runs a call whose reply is an array that begins with a status.
   func run(
@@ -133,6 +47,7 @@ extension Store {
     if let fault = call.fault {
       return fail(error, fault.status, fault.message, field: fault.field)
     }
+    if call.crossesSlots && servers.isCluster { return failSpread(error) }
     let deadline = credis_now_ns() &+ min(max(timeout, 1), 1 << 60)
     var node = servers.owner(of: call.slot)
     var isAsking = false
@@ -184,15 +99,20 @@ extension Store {
           }
           platform_sleep_until_ns(credis_now_ns() &+ pause)
           pause = min(pause &* 2, 100_000_000)
-        case .crossesSlots:
-          return fail(
-            error, AGR_ERR_ARGUMENT, "buckets of different objects are in different slots",
-            field: "buckets")
+        case .crossesSlots: return failSpread(error)
         case .full: return fail(error, AGR_ERR_CAPACITY, words(of: reply))
         default: return fail(error, AGR_ERR_STORE, words(of: reply))
         }
       }
     }
+  }
+
+  /// Buckets that a cluster does not have together.
+  private func failSpread(_ error: UnsafeMutablePointer<agr_error>?) -> Int {
+    fail(
+      error, AGR_ERR_ARGUMENT,
+      "are in different slots of the cluster: names that share a {tag} are in one, as a{x} and b{x}",
+      field: "buckets")
   }
 
   /// A reply that the script does not give.

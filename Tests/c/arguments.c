@@ -80,7 +80,7 @@ static int may_be_null(const char *function, const char *path) {
       return 1;
   }
   return (is(function, "agr_policy_execute") && is(path, "out_call")) ||
-         (is(function, "agr_store_create") && (is(path, "config") || is(path, "take"))) ||
+         (is(function, "agr_store_create") && (is(path, "config") || is(path, "take") || is(path, "joins"))) ||
          (is(function, "agr_lock_create_in_store") && is(path, "config")) ||
          (is(function, "agr_region_open") && (is(path, "name") || is(path, "config"))) ||
          (is(function, "agr_region_open_fd") && is(path, "config")) ||

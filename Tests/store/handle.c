@@ -85,6 +85,42 @@ static void groups_are_whole(void) {
   agr_store_destroy(store);
 }
 
+static agr_status never_join(void *self, const agr_store_key *keys, uint32_t count) {
+  struct stub *stub = self;
+  CHECK(count == 2 && keys[0].space_length == 1 && !memcmp(keys[0].space, "a", 1) && !memcmp(keys[1].space, "b", 1));
+  ++stub->fence;
+  return AGR_MISMATCH;
+}
+
+/* What cannot be taken from as one is no policy; a driver that does not say has everything together. */
+static void limiters_are_together(void) {
+  struct stub stub = {.answer = AGR_OK};
+  for (int says = 0; says < 3; ++says) {
+    agr_store_api api = stub_api;
+    agr_limiter_config bucket;
+    agr_policy_config config;
+    agr_policy *policy = NULL;
+    agr_store *store = NULL;
+    api.joins = says ? never_join : NULL;
+    if (says == 2) api.struct_size = offsetof(agr_store_api, joins);
+    const agr_store_driver driver = {&api, &stub};
+    CHECK(agr_store_create(&driver, NULL, &store, &error) == AGR_OK);
+    agr_limiter_config_init(&bucket, sizeof bucket);
+    bucket.capacity = bucket.refill_tokens = 1;
+    agr_policy_config_init(&config, sizeof config);
+    config.limiter_count = 2;
+    CHECK(agr_limiter_create_in_store(store, "a", &bucket, NULL, &config.limiters[0], &error) == AGR_OK);
+    CHECK(agr_limiter_create_in_store(store, "b", &bucket, NULL, &config.limiters[1], &error) == AGR_OK);
+    CHECK_EQUAL(agr_policy_create(&config, &policy, &error), says == 1 ? AGR_ERR_ARGUMENT : AGR_OK, "policy");
+    if (says == 1) CHECK(!strcmp(error.field, "limiters") && stub.fence == 1);
+    agr_policy_destroy(policy);
+    agr_limiter_destroy(config.limiters[0]);
+    agr_limiter_destroy(config.limiters[1]);
+    agr_store_destroy(store);
+  }
+  CHECK(stub.fence == 1);
+}
+
 static void names_are_checked(void) {
   static const char *const bad[] = {NULL, "", "a b", "a/b", "\xc3\xa4",
                                     "a234567890123456789012345678901x"};
@@ -128,6 +164,7 @@ int main(void) {
   a_driver_goes_with_its_store();
   a_driver_stays_when_no_store_is_made();
   groups_are_whole();
+  limiters_are_together();
   names_are_checked();
   errors_are_whole();
   return finish();

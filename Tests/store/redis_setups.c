@@ -2,9 +2,8 @@
  * The Redis store on servers as people run them: with passwords and users, on a socket, behind TLS, as a cluster whose
  * slots move, behind a sentinel that replaces a master which was killed. */
 #define _GNU_SOURCE
-#include <hiredis/hiredis.h>
-
 #include "../c/check.h"
+#include "redis_cluster.h"
 #include "redis_store.h"
 
 static const int64_t second = 1000000000;
@@ -54,25 +53,6 @@ static agr_status try_config(const agr_redis_config *config) {
   const agr_status status = take_from(driver, "tries", NULL);
   driver.api->destroy(driver.self);
   return status;
-}
-
-static redisReply *tell(int port, const char *const *words, int count) {
-  redisContext *context = redisConnect("127.0.0.1", port);
-  if (!context || context->err) give_up("hiredis");
-  redisReply *reply = redisCommandArgv(context, count, (const char **)(uintptr_t)words, NULL);
-  if (!reply) give_up("no reply");
-  redisFree(context);
-  return reply;
-}
-
-#define TELL(port, ...)                                                             \
-  tell(port, (const char *const[]){__VA_ARGS__},                                    \
-       (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)))
-
-static void told(redisReply *reply) {
-  if (reply->type == REDIS_REPLY_ERROR) fprintf(stderr, "%s\n", reply->str);
-  CHECK(reply->type != REDIS_REPLY_ERROR);
-  freeReplyObject(reply);
 }
 
 static void passwords_and_users(void) {
@@ -186,28 +166,6 @@ static void behind_tls(void) {
 
 /* ---- a cluster ---- */
 
-enum { NODES = 3 };
-
-static void start_cluster(redis_server *nodes) {
-  char command[400] = "redis-cli --cluster create";
-  for (int i = 0; i < NODES; ++i) {
-    nodes[i] = (redis_server){.options = {"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}};
-    /* The cluster's own port is 10,000 above. */
-    do nodes[i].port = free_port();
-    while (nodes[i].port > 55000);
-    start_server(&nodes[i]);
-    snprintf(command + strlen(command), sizeof command - strlen(command), " 127.0.0.1:%d", nodes[i].port);
-  }
-  strcat(command, " --cluster-replicas 0 --cluster-yes >/dev/null");
-  if (system(command) != 0) give_up("redis-cli --cluster create");
-  for (int i = 0, good = 0; i < 10000 && good < NODES; ++i) {
-    redisReply *reply = TELL(nodes[good].port, "CLUSTER", "INFO");
-    good += strstr(reply->str, "cluster_state:ok") != NULL;
-    freeReplyObject(reply);
-    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-  }
-}
-
 static void on_a_cluster(void) {
   redis_server nodes[NODES];
   start_cluster(nodes);
@@ -269,7 +227,7 @@ static void on_a_cluster(void) {
   driver = open_driver(&config);
   CHECK(take_from(driver, "moving", &level) == AGR_OK && level == 995);
   driver.api->destroy(driver.self);
-  for (int i = 0; i < NODES; ++i) end_server(&nodes[i]);
+  end_cluster(nodes);
 }
 
 /* ---- a sentinel ---- */

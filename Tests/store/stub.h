@@ -107,6 +107,10 @@ static agr_status stub_probe(void *self, const agr_store_key *key, uint64_t gene
   (void)key, (void)generation, (void)owner, (void)ttl_ns, (void)out_retry_after_ns;
   return stub_answer(self, timeout_ns, error);
 }
+static agr_status stub_joins(void *self, const agr_store_key *keys, uint32_t count) {
+  (void)self, (void)keys, (void)count;
+  return AGR_OK;
+}
 
 static const agr_store_api stub_api = {
     .struct_size = sizeof(agr_store_api),
@@ -125,6 +129,7 @@ static const agr_store_api stub_api = {
     .breaker_read = stub_breaker_read,
     .breaker_set = stub_breaker_set,
     .probe = stub_probe,
+    .joins = stub_joins,
 };
 
 #endif

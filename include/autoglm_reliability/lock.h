@@ -31,7 +31,8 @@ typedef struct agr_lock_config {
 
 void agr_lock_config_init(agr_lock_config *config, uint32_t struct_size);
 
-/* name     of the locks, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ -
+/* name     of the locks, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ - and
+ *          perhaps a {tag}, as store.h says
  * config   NULL: the defaults.
  * options  NULL: the defaults.
  * Errors   AGR_ERR_ARGUMENT, field "store": it does not offer leases; AGR_ERR_NO_MEMORY. Nothing is

@@ -30,7 +30,9 @@ extern "C" {
  * in it up to that part's timeout_ns, and an event loop makes such a step in a thread. When the store fails, a part
  * does what its on_error says; one that is to REFUSE ends the call with AGR_REASON_STORE, and a lease that could
  * not be renewed counts as lost. A success is one even if its result could not be kept: the next to execute the key is
- * told that an earlier run may have had effects. Limiters are all in one store, or none of them is. */
+ * told that an earlier run may have had effects. Limiters are all in one store, or none of them is; on a cluster several of
+ * them need names with one tag (store.h): a policy of others is refused when it is created, or, where the store does
+ * not know yet that it is a cluster, each of its calls ends with AGR_REASON_ARGUMENT. */
 typedef struct agr_policy agr_policy;
 typedef struct agr_call agr_call;
 
@@ -106,7 +108,7 @@ void agr_policy_config_init(agr_policy_config *config, uint32_t struct_size);
  * Errors  AGR_ERR_ARGUMENT: a field, or a combination that cannot work, with the reason: an order
  *         other than the standard one; a budget without retry; fallback CACHED without
  *         cached_entries, DEFAULT without data; an attempt_timeout_ns beyond total_timeout_ns;
- *         a limiter twice; observe and off for the same part; a part named that is not there.
+ *         a limiter twice, or several that their store does not have together; observe and off for the same part; a part named that is not there.
  *         AGR_ERR_NO_MEMORY. Allocates. */
 agr_status agr_policy_create(const agr_policy_config *config, agr_policy **out_policy,
                              agr_error *error);
@@ -184,6 +186,8 @@ enum {
   AGR_REASON_LEASE_LOST = 26,       /* the lease of the key ran out between attempts: another caller may be
                                        executing it */
   AGR_REASON_STORE = 27,            /* the store of a part fails, and the part is to refuse then */
+  AGR_REASON_ARGUMENT = 28,         /* limiters that the store's cluster does not have together: their names
+                                       must share a {tag} (store.h) */
   /* of ATTEMPT, WAIT and JOIN */
   AGR_REASON_FIRST = 40,
   AGR_REASON_RETRY = 41,

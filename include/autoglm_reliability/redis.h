@@ -18,9 +18,10 @@
  * Links    are shared: what threads ask for at a time goes out together, and answers come back in
  *          turn. They are made when they are needed, and again after a failure, at first at once and
  *          then after growing pauses, in which calls fail at once, saying why.
- * Keys     are PREFIX:GROUP:{SPACE}:KEY, so that all keys of one object are in one slot of a
- *          cluster. Buckets that are taken as one must be in one slot too, else the call answers
- *          AGR_ERR_ARGUMENT.
+ * Keys     are PREFIX:GROUP:{SPACE}:KEY, where SPACE is the object's name, so that all keys of one object are
+ *          in one slot of a cluster. Of a name with a tag of its own they are PREFIX:GROUP:SPACE:KEY, and the
+ *          slot is the tag's, by the rule of Redis Cluster: objects whose names share a tag are in one slot.
+ *          Buckets that are taken as one must be: else the call answers AGR_ERR_ARGUMENT.
  * Time     is the server's. When its clock steps back, no bucket waits longer than it takes to
  *          refill, and leases last longer by as much as it stepped; when it steps on, buckets
  *          refill and leases end early.

@@ -119,7 +119,9 @@ void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
  *   result goes to those who joined and is then forgotten; LOCAL: AGR_OK, the result is kept by this process
  *   as if there were no store.
  *
- * name     of the object, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ -
+ * name     of the object, the same in all processes: 1 ... 63 characters A-Z a-z 0-9 . _ - of which some, but
+ *          not all, may stand in one pair of braces, as in requests{tenant-7}: a tag. On a cluster objects whose
+ *          names have the same tag lie on the same server.
  * options  NULL: the defaults.
  * Errors   AGR_ERR_ARGUMENT, field "store": it does not offer idempotency; AGR_ERR_NO_MEMORY.
  * Nothing is asked of the store yet. Allocates as agr_idempotency_create, and 40 bytes an entry. */
@@ -147,8 +149,8 @@ agr_status agr_idempotency_create_in_store(agr_store *store, const char *name,
  *   this process that has local_share of capacity and rate (of a call for more than that, when it is full).
  * - The functions for several limiters take limiters that are all in one store, and ask it once for all of
  *   them, for their whole cost: what this process has leased is not looked at, and nothing is leased. If one
- *   of them is to REFUSE without the store, all do. On a cluster AGR_ERR_ARGUMENT: each is in a slot of its
- *   own.
+ *   of them is to REFUSE without the store, all do. On a cluster their names must have one tag, as
+ *   requests{tenant-7} and tokens{tenant-7} have; else AGR_ERR_ARGUMENT, field "demands.limiter".
  * - _available asks the store; a snapshot's `available` is what this process holds. Not _reconfigure
  *   (AGR_ERR_STATE).
  *

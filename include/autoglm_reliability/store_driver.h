@@ -42,7 +42,8 @@ extern "C" {
 /* What a piece of state is called: the name of the object that it belongs to, and a key within it. Objects of
  * different groups (buckets, idempotency, leases, breakers) do not see each other's keys. */
 typedef struct agr_store_key {
-  const void *space; /* 1 ... 63 bytes of A-Z a-z 0-9 . _ - */
+  const void *space; /* 1 ... 63 bytes of A-Z a-z 0-9 . _ -, of which some, but not all, may stand in one
+                        pair of braces {} */
   size_t space_length;
   const void *data;  /* any bytes; NULL only with length 0 */
   size_t length;     /* 0 ... 1,048,576; a store that cannot answers AGR_ERR_NEVER_FITS */
@@ -164,11 +165,17 @@ typedef struct agr_store_bucket {
 
 /* Takes from 1 ... 4 different buckets as one, by the store's clock: from all or from none.
  * out_refused  AGR_LIMITED: the first that has not enough; else 0.
- * Answers      AGR_OK; AGR_LIMITED.  Errors  AGR_ERR_NEVER_FITS: least > capacity, without MAY_OWE.
+ * Answers      AGR_OK; AGR_LIMITED.  Errors  AGR_ERR_NEVER_FITS: least > capacity, without MAY_OWE;
+ *              AGR_ERR_ARGUMENT, field "buckets": they cannot be taken from as one.
  * Repeat       takes again: the caller does not repeat it. */
 typedef agr_status (*agr_store_take_fn)(void *self, agr_store_bucket *buckets, uint32_t count,
                                         int64_t timeout_ns, uint32_t *out_refused,
                                         agr_error *error);
+
+/* Whether buckets of these 1 ... 4 keys can be taken from as one: where keys are spread over servers, those
+ * of spaces with the same bytes in braces lie together. Asks nobody and does not wait.
+ * Answers  AGR_OK: they can, or that is not known yet; AGR_MISMATCH: `take` would be AGR_ERR_ARGUMENT. */
+typedef agr_status (*agr_store_joins_fn)(void *self, const agr_store_key *keys, uint32_t count);
 
 /* -- leases: concurrency permits, locks -- */
 
@@ -255,6 +262,7 @@ typedef struct agr_store_api {
   agr_store_breaker_read_fn breaker_read; /* breaker state */
   agr_store_breaker_set_fn breaker_set;
   agr_store_probe_fn probe;
+  agr_store_joins_fn joins; /* NULL: any buckets can be taken from as one */
 } agr_store_api;
 
 /* A store's own functions and data. Plain values. */

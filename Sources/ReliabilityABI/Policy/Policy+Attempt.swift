@@ -236,6 +236,7 @@ extension Policy {
     switch status {
     case AGR_OK: break
     case AGR_LIMITED: return DemandSet.Refusal(index: place, retryAfter: retryAfter)
+    case AGR_ERR_ARGUMENT: throw .argument("limiters", PolicyConfiguration.spread)
     default: throw Failure(.store, "limiters", "the store fails")
     }
     for index in 0..<4 {

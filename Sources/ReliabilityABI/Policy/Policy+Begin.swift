@@ -76,6 +76,7 @@ extension Policy {
     case .neverFits: .neverFits
     case .mismatch: .mismatch
     case .store: .store
+    case .argument: .argument
     default: .capacity
     }
   }

@@ -67,7 +67,7 @@ extension Policy {
     case .open: count(call, .refusedBreaker)
     case .budgetExhausted: count(call, .refusedBudget)
     case .deadline: count(call, .refusedDeadline)
-    case .mismatch, .capacity, .noMemory, .store: count(call, .refusedOther)
+    case .mismatch, .capacity, .noMemory, .store, .argument: count(call, .refusedOther)
     default: count(call, .failed)
     }
   }

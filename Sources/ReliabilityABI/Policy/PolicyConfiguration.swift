@@ -52,6 +52,9 @@ struct PolicyConfiguration: BitwiseCopyable {
         throw .argument("limiters", "must not name the same limiter twice")
       }
     }
+    guard parts.canLimitersJoin else {
+      throw .argument("limiters", PolicyConfiguration.spread)
+    }
     try requireTimeOrForever(maxLimiterWait, "max_limiter_wait_ns")
     guard maxLimiterWait == 0 || parts.limiterCount > 0 else {
       throw .argument("max_limiter_wait_ns", "needs a limiter to wait for")
@@ -82,6 +85,10 @@ struct PolicyConfiguration: BitwiseCopyable {
       throw .argument("observe", "a fallback cannot be observed: it refuses nobody")
     }
   }
+
+  /// Why limiters in a store cannot be taken from as one.
+  static let spread: StaticString =
+    "are in different slots of the store's cluster: their names must share a {tag}, as a{x} and b{x}"
 
   /// A fallback needs what it would give.
   func requireAnswer(for mode: FallbackMode) throws(Failure) {

@@ -27,6 +27,23 @@ struct PolicyParts: BitwiseCopyable {
   }
 
   var areLimitersStored: Bool { limiters[0]?.stored != nil }
+
+  /// Whether limiters that are in one store can be taken from as one, as far as its driver knows.
+  var canLimitersJoin: Bool {
+    guard limiterCount > 1, let first = limiters[0]?.stored else { return true }
+    let store = first.pointee.buckets.store
+    guard let joins = store.pointee.functions.joins else { return true }
+    var keys = InlineArray<4, agr_store_key>(repeating: agr_store_key())
+    for index in 0..<4 where index < limiterCount {
+      guard let stored = limiters[unchecked: index]?.stored else { return true }
+      keys[unchecked: index] = stored.pointee.buckets.bucket(StoredBuckets.Key()).key
+    }
+    return withUnsafeBytes(of: keys) { raw in
+      joins(
+        store.pointee.driver, raw.baseAddress?.assumingMemoryBound(to: agr_store_key.self),
+        UInt32(truncatingIfNeeded: limiterCount)) != AGR_MISMATCH
+    }
+  }
 }
 
 /// A limiter, of this process, of a region or in a store.

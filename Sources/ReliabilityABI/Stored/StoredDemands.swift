@@ -194,9 +194,15 @@ struct StoredDemands {
         first.pointee.buckets.timeout, error)
     }
     place = count
-    if status == AGR_LIMITED {
+    switch status {
+    case AGR_LIMITED:
       place = Swift.min(Int(refused), count &- 1)
       retryAfter = Swift.max(1, buckets[unchecked: place & 3].retry_after_ns)
+    case AGR_ERR_ARGUMENT:
+      // Of the driver's arguments only the limiters were the caller's choice.
+      guard let error else { break }
+      withUnsafeMutableBytes(of: &error.pointee.field) { copyText("demands.limiter", $0) }
+    default: break
     }
     return status
   }

@@ -23,6 +23,7 @@ package enum Reason: Int32, BitwiseCopyable {
   case noMemory = 25
   case leaseLost = 26
   case store = 27
+  case argument = 28
   case first = 40
   case retry = 41
   case backoff = 42
@@ -56,7 +57,7 @@ package enum Reason: Int32, BitwiseCopyable {
   package var allowsFallback: Bool {
     switch self {
     case .cancelled, .mismatch, .leaseLost, .committed, .failedPermanent, .neverFits,
-      .replayedFailure:
+      .replayedFailure, .argument:
       false
     default: !hasResult
     }
@@ -87,6 +88,7 @@ package enum Reason: Int32, BitwiseCopyable {
     case .noMemory: "no_memory"
     case .leaseLost: "lease_lost"
     case .store: "store"
+    case .argument: "argument"
     case .first: "first"
     case .retry: "retry"
     case .backoff: "backoff"

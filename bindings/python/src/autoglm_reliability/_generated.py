@@ -149,6 +149,7 @@ AGR_REASON_REPLAYED_FAILURE: Final = 24
 AGR_REASON_NO_MEMORY: Final = 25
 AGR_REASON_LEASE_LOST: Final = 26
 AGR_REASON_STORE: Final = 27
+AGR_REASON_ARGUMENT: Final = 28
 AGR_REASON_FIRST: Final = 40
 AGR_REASON_RETRY: Final = 41
 AGR_REASON_BACKOFF: Final = 42
@@ -977,6 +978,9 @@ class agr_store_bucket(Structure):
 agr_store_take_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_bucket), c_uint32, c_int64, POINTER(c_uint32), POINTER(agr_error))
 
 
+agr_store_joins_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(agr_store_key), c_uint32)
+
+
 class agr_store_lease(Structure):
     key: agr_store_key
     owner: Array[c_uint64]
@@ -1041,6 +1045,7 @@ class agr_store_api(Structure):
     breaker_read: object
     breaker_set: object
     probe: object
+    joins: object
     _fields_ = (
         ("struct_size", c_uint32),
         ("reserved", c_uint32),
@@ -1059,6 +1064,7 @@ class agr_store_api(Structure):
         ("breaker_read", agr_store_breaker_read_fn),
         ("breaker_set", agr_store_breaker_set_fn),
         ("probe", agr_store_probe_fn),
+        ("joins", agr_store_joins_fn),
     )
 
 

@@ -12,6 +12,7 @@ from .call import Call
 from .classify import SUCCESS, AttemptOutcome, Verdict, as_outcome
 from .enums import ErrorClass, Reason
 from .errors import (
+    ArgumentError,
     BudgetExhausted,
     CapacityError,
     CircuitOpen,
@@ -131,6 +132,9 @@ def _refusal(step: Step) -> Exception:
         return OutOfMemory("there was no memory for the call")
     if step.reason is Reason.STORE:
         return StoreError(f"the store of the policy's {step.component.name.lower()} fails")
+    if step.reason is Reason.ARGUMENT:
+        message = "lie in different slots of the store's cluster: their names must share a {tag}"
+        return ArgumentError(message, "limiters")
     if step.reason is Reason.REPLAYED_FAILURE:
         return ReplayedFailure(data=step.result or b"")
     kind = REFUSALS.get(step.reason)
