@@ -225,15 +225,16 @@ static inline uint64_t platform_entropy(void) {
          ((uint64_t)getpid() << 16);
 }
 
-/* A page of zeros that is zeros again in every child of fork, or NULL. */
-static inline void *platform_wipe_on_fork_page(void) {
+/* A page of zeros, or NULL. */
+static inline void *platform_map_page(void) {
   void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return NULL;
-  if (madvise(page, 4096, MADV_WIPEONFORK) != 0) {
-    munmap(page, 4096);
-    return NULL;
-  }
-  return page;
+  return page == MAP_FAILED ? NULL : page;
+}
+
+/* From now on the page is zeros again in every child of fork; 0 where the kernel does not know how to. An
+ * emulator that says yes to advice which does not exist has not understood this one either. */
+static inline int platform_wipe_on_fork(void *page) {
+  return madvise(page, 4096, -1) != 0 && madvise(page, 4096, MADV_WIPEONFORK) == 0;
 }
 
 static inline void platform_unmap_page(void *page) { munmap(page, 4096); }
