@@ -8,7 +8,7 @@ import Synchronization
 // The counter gives a time as `counter * rate + offset`. The rate is measured once and then taken a little too
 // low, so that the time falls behind CLOCK_MONOTONIC and never runs ahead of it, however the system's clock is
 // disciplined. It is set right again after every window of about a millisecond, by whoever asks next: a new
-// offset is exchanged for the old one, together with the time that it was made from. So
+// offset is exchanged for the old one, together with the reading that it was made from. So
 //
 // - the time is never ahead of CLOCK_MONOTONIC, and behind it by what a window adds up to, about a microsecond;
 // - it never steps back: all that was given under an offset is below the time from which the next is made.
@@ -41,21 +41,31 @@ enum Clock {
   /// Over how long the rate is measured: long enough to be exact, and hardly with a suspension in it.
   private static let shortestMeasurement: Int64 = 20_000_000
   private static let longestMeasurement: Int64 = 10_000_000_000
-  /// From the measurement until the counter is used: whoever found no rate has returned by then.
-  private static let settlingTime: Int64 = 1_000_000_000
   /// How far a reading of both clocks may lie apart, in windows.
   private static let pairingShare: UInt64 = 64
 
   /// Reads the clock. `ordered`: not before what the thread did before, as seen by other threads.
   @inline(__always)
   static func read(ordered: Bool) -> Int64 {
-    let since = state.windowStart.load(ordering: .acquiring)
+    let (since, offset) = present()
     guard since != 0 else { return readUncalibrated() }
-    let offset = state.offset.load(ordering: .acquiring)
     let ticks = ordered ? platform_counter_ordered() : platform_counter()
     // A counter that was reset is outside of the window, too.
     guard ticks &- since < state.windowTicks.load(ordering: .relaxed) else { return readAnew() }
     return time(ticks, offset)
+  }
+
+  /// The counter at which the present window began, 0 while the counter is not in use; and the window's offset.
+  @inline(__always)
+  private static func present() -> (UInt64, UInt64) {
+    withUnsafePointer(to: state.window) { AtomicPairs(at: .init(mutating: $0)).load(0) }
+  }
+
+  @inline(__always)
+  private static func begin(_ next: (UInt64, UInt64), after last: (UInt64, UInt64)) -> Bool {
+    withUnsafePointer(to: state.window) {
+      AtomicPairs(at: .init(mutating: $0)).exchange(0, last, next)
+    }
   }
 
   @inline(__always)
@@ -70,36 +80,24 @@ enum Clock {
   @inline(never)
   private static func readAnew() -> Int64 {
     while true {
-      let since = state.windowStart.load(ordering: .acquiring)
-      let offset = state.offset.load(ordering: .acquiring)
-      let window = state.windowTicks.load(ordering: .relaxed)
+      let (since, offset) = present()
       guard since != 0 else { return readUncalibrated() }
-      guard state.windowStart.load(ordering: .acquiring) == since else { continue }
+      let window = state.windowTicks.load(ordering: .relaxed)
       let ticks = platform_counter_ordered()
       if ticks &- since < window { return time(ticks, offset) }
+      // This processor's counter is a little behind that of the one which began the window.
+      if since &- ticks < window { return time(since, offset) }
       let pair = readBoth(window / pairingShare)
-      // More than was ever given under this offset.
+      // No less than was ever given in this window.
       let top = time(since &+ window, offset)
       if pair.time < top { return top }
-      let scaled = time(pair.ticks, 0)
-      let next = UInt64(bitPattern: pair.time &- scaled)
-      guard
-        state.offset.compareExchange(
-          expected: offset, desired: next, ordering: .acquiringAndReleasing
-        ).exchanged
-      else { continue }
-      // Whoever sees the new window sees the new offset.
-      begin(pair)
+      let next = UInt64(bitPattern: pair.time &- time(pair.ticks, 0))
+      guard begin((pair.ticks, next), after: (since, offset)) else { continue }
+      // Somebody may have chosen the system's clock meanwhile.
+      if state.wantedSource.load(ordering: .sequentiallyConsistent) == ClockSource.system.rawValue {
+        leaveCounter()
+      }
       return pair.time
-    }
-  }
-
-  /// Begins a window at the reading that the present offset was made from.
-  private static func begin(_ pair: Pair) {
-    state.windowStart.store(pair.ticks | 1, ordering: .releasing)
-    // Somebody may have chosen the system's clock meanwhile.
-    if state.wantedSource.load(ordering: .sequentiallyConsistent) == ClockSource.system.rawValue {
-      state.windowStart.store(0, ordering: .releasing)
     }
   }
 
@@ -108,17 +106,20 @@ enum Clock {
     var ticks: UInt64
   }
 
-  /// Both clocks, the counter last, so that a time that is made from them falls behind. Another try when the
-  /// thread was held up in between.
+  /// Both clocks, the counter last, so that a time that is made from them falls behind. Several tries, of which
+  /// the closest counts, when the thread is held up in between.
   private static func readBoth(_ apart: UInt64) -> Pair {
-    var pair = Pair(time: 0, ticks: 0)
+    var best = Pair(time: 0, ticks: 0)
+    var least = UInt64.max
     for _ in 0..<16 {
       let before = platform_counter_ordered()
-      pair.time = platform_monotonic_ns()
-      pair.ticks = platform_counter_ordered()
-      if pair.ticks &- before <= apart { break }
+      let time = platform_monotonic_ns()
+      let pair = Pair(time: time, ticks: Swift.max(platform_counter_ordered(), 1))
+      let gap = pair.ticks &- before
+      if gap <= least { (best, least) = (pair, gap) }
+      if gap <= apart { break }
     }
-    return pair
+    return best
   }
 
   // MARK: - Finding the rate
@@ -127,21 +128,24 @@ enum Clock {
   @inline(never)
   private static func readUncalibrated() -> Int64 {
     let wanted = state.wantedSource.load(ordering: .relaxed)
-    if wanted == ClockSource.system.rawValue || !isTrusted() { return platform_monotonic_ns() }
-    let ready = state.readyTime.load(ordering: .acquiring)
-    guard ready != 0 else { return measure() }
-    let pair = readBoth(state.windowTicks.load(ordering: .relaxed) / pairingShare)
-    guard pair.time >= ready else { return pair.time }
-    let next = UInt64(bitPattern: pair.time &- time(pair.ticks, 0))
-    let old = state.offset.load(ordering: .acquiring)
-    if state.windowStart.load(ordering: .acquiring) == 0,
-      state.offset.compareExchange(
-        expected: old, desired: next, ordering: .acquiringAndReleasing
-      ).exchanged
-    {
-      begin(pair)
-      return pair.time
+    let time: Int64
+    if wanted == ClockSource.system.rawValue || !isTrusted() {
+      time = platform_monotonic_ns()
+    } else {
+      let ready = state.readyTicks.load(ordering: .acquiring)
+      if ready != 0 { return takeOver(ready) }
+      time = measure()
     }
+    // A time read after the counter took over may be ahead of what it gives.
+    return present().0 == 0 ? time : readAnew()
+  }
+
+  /// Begins with a window that is over already, the same whoever begins it. The clocks are read for the next one,
+  /// when it is plain to all that the system's clock was left.
+  private static func takeOver(_ ready: UInt64) -> Int64 {
+    let over = ready &- state.windowTicks.load(ordering: .relaxed)
+    let (since, offset) = present()
+    if since == 0 { _ = begin((over == 0 ? .max : over, offset), after: (since, offset)) }
     return readAnew()
   }
 
@@ -149,7 +153,7 @@ enum Clock {
   private static func measure() -> Int64 {
     let firstTime = state.measuredTime.load(ordering: .acquiring)
     let firstTicks = state.measuredTicks.load(ordering: .acquiring)
-    let pair = readBoth(.max)
+    let pair = readBoth(0)
     let passed = pair.time &- firstTime
     if firstTime == 0 || passed > longestMeasurement {
       // Whoever finds it being written comes again.
@@ -180,8 +184,8 @@ enum Clock {
     _ = state.rate.compareExchange(
       expected: 0, desired: TimeRatio(slow, ticks).reciprocal, ordering: .relaxed)
     _ = state.windowTicks.compareExchange(expected: 0, desired: window, ordering: .relaxed)
-    _ = state.readyTime.compareExchange(
-      expected: 0, desired: pair.time &+ settlingTime, ordering: .releasing)
+    _ = begin((0, UInt64(bitPattern: pair.time &- time(pair.ticks, 0))), after: (0, 0))
+    _ = state.readyTicks.compareExchange(expected: 0, desired: pair.ticks, ordering: .releasing)
     return pair.time
   }
 
@@ -199,22 +203,26 @@ enum Clock {
   static func select(_ source: ClockSource) -> Bool {
     if source == .counter && !isTrusted() { return false }
     state.wantedSource.store(source.rawValue, ordering: .sequentiallyConsistent)
-    if source == .system { state.windowStart.store(0, ordering: .releasing) }
+    if source == .system { leaveCounter() }
     return true
   }
 
-  /// What the next reading takes.
-  static var source: ClockSource {
-    state.windowStart.load(ordering: .relaxed) == 0 ? .system : .counter
+  private static func leaveCounter() {
+    while true {
+      let (since, offset) = present()
+      if since == 0 || begin((0, offset), after: (since, offset)) { return }
+    }
   }
+
+  /// What the next reading takes.
+  static var source: ClockSource { present().0 == 0 ? .system : .counter }
 }
 
 /// All that the clock remembers, in one place: where Swift's runtime makes a global at its first use (not in what
 /// ships), it does so once, and not in the child of a fork, where it could not.
 private struct ClockState: ~Copyable {
-  /// The counter at which the present offset was made; 0: the counter is not in use.
-  let windowStart = Atomic<UInt64>(0)
-  let offset = Atomic<UInt64>(0)
+  /// Where the present window began, and its offset: one without the other would make a wrong time.
+  let window = Atomic<WordPair>(WordPair(first: 0, second: 0))
   /// Nanoseconds a tick, in parts of 2^64.
   let rate = Atomic<UInt64>(0)
   let windowTicks = Atomic<UInt64>(0)
@@ -224,8 +232,8 @@ private struct ClockState: ~Copyable {
   /// The first of the two readings; the time is 0 before, and -1 while they are written.
   let measuredTicks = Atomic<UInt64>(0)
   let measuredTime = Atomic<Int64>(0)
-  /// From when on the counter may be used.
-  let readyTime = Atomic<Int64>(0)
+  /// The counter at the second of the two; 0: rate and window are not known yet.
+  let readyTicks = Atomic<UInt64>(0)
 }
 
 private let state = ClockState()

@@ -77,7 +77,7 @@ const char *agr_status_name(agr_status status);
  *
  * Where the kernel itself takes its time from the processor's counter (x86: an invariant TSC, and clocksource
  * tsc; ARM: the generic timer), the library reads that counter itself, from
- * about a second after it was first asked for the time on. This clock never steps back, in no thread, and is
+ * 20 ms after it was first asked for the time on. This clock never steps back, in no thread, and is
  * never ahead of CLOCK_MONOTONIC; it is behind it by less than AGR_CLOCK_LAG_NS, as it is set by it again
  * after every millisecond. (While the system's clock is slewed by more than 500 ppm it may be ahead, by what
  * that makes in a millisecond.) It is right after a suspension and in the child of a fork. Elsewhere it is
