@@ -8,7 +8,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
 .DEFAULT_GOAL := help
 .PHONY: help deps build demo test check check-long lint sanitize valgrind abi coverage fuzz models linear stress mutate \
   bench bench-check bench-growth bench-long bench-clock bench-cluster bench-integrations load embedding-demo \
-  instructions wheel install package generate format clean
+  aarch64 instructions wheel install package generate format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ embedding-demo: build ## a real model with and without the middleware: docs/inte
 instructions: build ## instructions of the hot paths, by callgrind, against benchmarks/instructions.json
 	@scripts/install-deps valgrind
 	@$(PYTHON) benchmarks/instructions.py
+
+aarch64: deps ## the library for 64-bit ARM, with the C and C++ suites run under an emulator
+	@scripts/aarch64
 
 wheel: build ## a wheel for pip in build/wheels, for any Linux with glibc 2.28 or later
 	@scripts/wheel
