@@ -229,46 +229,6 @@ static void a_busy_database_is_waited_for(void) {
   close_store(&driver);
 }
 
-struct patient {
-  pthread_t thread;
-  const agr_store_driver *driver;
-  agr_status status;
-};
-static void *wait_patiently(void *argument) {
-  struct patient *self = argument;
-  const agr_store_run run = {
-      .key = key_of("patient"), .owner = {1, 1}, .lease_ns = hour, .ttl_ns = hour};
-  agr_store_run_state own = {0};
-  agr_error problem = {0};
-  self->status = self->driver->api->begin(self->driver->self, &run, 60 * second, &sink, &own, &problem);
-  if (self->status < 0) fprintf(stderr, "patient: %s\n", problem.message);
-  return NULL;
-}
-
-/* Who waits behind a call that waits for the database keeps to his own time, and takes his request back. */
-static void a_call_behind_another_keeps_its_time(void) {
-  const char *path = fresh("queue");
-  agr_store_driver driver = open_store(path);
-  struct patient patient = {.driver = &driver};
-  sqlite3 *other;
-  CHECK(sqlite3_open(path, &other) == SQLITE_OK);
-  CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
-  CHECK(pthread_create(&patient.thread, NULL, wait_patiently, &patient) == 0);
-  for (int i = 0; i < 20; ++i) {
-    CHECK_EQUAL(begin_for(&driver, "hasty", 5000000, hour), AGR_ERR_STORE, "hasty");
-    CHECK(strstr(error.message, "timed out"));
-  }
-  CHECK(sqlite3_exec(other, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
-  sqlite3_close(other);
-  CHECK(pthread_join(patient.thread, NULL) == 0);
-  CHECK_EQUAL(patient.status, AGR_OK, "patient");
-  const agr_store_key key = key_of("hasty");
-  memset(&error, 0, sizeof error);
-  CHECK_EQUAL(driver.api->read(driver.self, &key, second, &sink, &state, &error), AGR_NOT_FOUND,
-              "what was taken back did not begin");
-  close_store(&driver);
-}
-
 static void a_file_that_is_gone_is_said(void) {
   const char *path = fresh("gone");
   agr_store_driver driver = open_store(path);
@@ -504,7 +464,6 @@ int main(int count, char **arguments) {
   a_file_that_cannot_be_written_is_said();
   a_full_disk_is_said();
   a_busy_database_is_waited_for();
-  a_call_behind_another_keeps_its_time();
   a_file_that_is_gone_is_said();
   a_result_that_cannot_be_kept_does_not_begin();
   a_reboot_ends_leases();
