@@ -334,6 +334,35 @@ static void fail_closed(void) {
   end_failing(&all);
 }
 
+/* Each way to end or to lengthen a run, when the store says that it is no longer the caller's, and after that. */
+static void a_lease_that_is_lost_is_stale(void) {
+  enum { COMPLETE, FAIL, ABANDON, RENEW, WAYS };
+  struct failing all;
+  make_failing(&all, AGR_STORE_REFUSE, 0);
+  for (int way = 0; way < WAYS; ++way) {
+    const char key[] = {(char)('a' + way), 0};
+    all.stub.answer = AGR_OK;
+    EXPECT(ask(&all, key), AGR_OK);
+    const uint64_t id = lease.id;
+    EXPECT(agr_idempotency_renew(all.cache, id, -1, &error), AGR_ERR_ARGUMENT);
+    CHECK(!strcmp(error.field, "lease_ns"));
+    all.stub.answer = AGR_STALE;
+    for (int again = 0; again < 2; ++again) {
+      const long calls = all.stub.calls;
+      EXPECT(way == COMPLETE  ? agr_idempotency_complete(all.cache, id, "late", 4, &error)
+             : way == FAIL    ? agr_idempotency_fail(all.cache, id, NULL, 0, &error)
+             : way == ABANDON ? agr_idempotency_abandon(all.cache, id, &error)
+                              : agr_idempotency_renew(all.cache, id, 0, &error),
+             AGR_STALE);
+      CHECK_EQUAL(all.stub.calls - calls, !again, "what is known to be lost is not asked for");
+    }
+    all.stub.answer = AGR_OK;
+    EXPECT(ask(&all, key), AGR_OK);
+    CHECK(lease.outcome_unknown == 1 && lease.id != id);
+  }
+  end_failing(&all);
+}
+
 static void fail_open(void) {
   struct failing all;
   make_failing(&all, AGR_STORE_ADMIT, 0);
@@ -426,6 +455,7 @@ int main(int count, char **arguments) {
   a_lost_run_is_told_of();
   another_request_is_noticed();
   fail_closed();
+  a_lease_that_is_lost_is_stale();
   fail_open();
   go_on_locally();
   a_store_that_is_down_costs_nothing();

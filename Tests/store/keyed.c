@@ -104,6 +104,29 @@ static void expired_reservations_make_room(agr_store *store) {
   agr_keyed_limiter_destroy(limiter);
 }
 
+/* Who returns from a wait has what he waited for: the next token is one interval away at the most. */
+static void a_caller_may_wait(agr_store *store) {
+  const agr_keyed_limiter_config config = config_of(1, second / 20);
+  agr_keyed_limiter *limiter = limiter_in(store, "waits", &config, AGR_STORE_REFUSE);
+  int64_t wait = 0;
+  for (int i = 0; i < 4; ++i)
+    CHECK(agr_keyed_limiter_acquire(limiter, "a", 1, 1, 60 * second, &wait, &error) == AGR_OK);
+  if (agr_keyed_limiter_try_acquire(limiter, "a", 1, 1, &wait, &error) != AGR_OK)
+    CHECK(wait > 0 && wait <= second / 20);
+  agr_keyed_limiter_destroy(limiter);
+}
+
+static void who_only_observes_admits_all(agr_store *store) {
+  agr_keyed_limiter_config config = config_of(2, hour);
+  config.observe = 1;
+  agr_keyed_limiter *limiter = limiter_in(store, "observed", &config, AGR_STORE_REFUSE);
+  agr_keyed_limiter_snapshot snapshot = {.struct_size = sizeof snapshot};
+  CHECK_EQUAL(taken_from(limiter, "a", 5), 5, "all are admitted");
+  CHECK(agr_keyed_limiter_snapshot_read(limiter, &snapshot, &error) == AGR_OK);
+  CHECK(snapshot.would_refuse == 3 && snapshot.refused == 0);
+  agr_keyed_limiter_destroy(limiter);
+}
+
 static void wrong_arguments_are_named(agr_store *store) {
   agr_keyed_limiter *limiter = NULL;
   agr_keyed_limiter_config config = config_of(10, second);
@@ -115,6 +138,12 @@ static void wrong_arguments_are_named(agr_store *store) {
   CHECK(!strcmp(error.field, "key"));
   CHECK(agr_keyed_limiter_try_acquire(limiter, "x", 65, 1, NULL, &error) == AGR_ERR_ARGUMENT);
   CHECK(!strcmp(error.field, "key_length"));
+  CHECK(agr_keyed_limiter_try_acquire(limiter, "x", 1, -1, NULL, &error) == AGR_ERR_ARGUMENT);
+  CHECK(!strcmp(error.field, "tokens"));
+  CHECK(agr_keyed_limiter_reserve(limiter, "x", 1, 1, 0, &reservation, NULL, &error) == AGR_OK);
+  CHECK(agr_keyed_limiter_settle(limiter, reservation.permit, -2, &error) == AGR_ERR_ARGUMENT);
+  CHECK(!strcmp(error.field, "actual_tokens"));
+  CHECK(agr_keyed_limiter_settle(limiter, reservation.permit, 1, &error) == AGR_OK);
   CHECK(agr_keyed_limiter_reserve_at(limiter, "x", 1, 1, 0, -1, &reservation, NULL, &error) == AGR_ERR_ARGUMENT);
   CHECK(!strcmp(error.field, "now_ns"));
   CHECK(agr_keyed_limiter_reconfigure(limiter, &config, &error) == AGR_ERR_STATE);
@@ -157,6 +186,8 @@ int main(void) {
   each_key_has_its_bucket(store, other);
   reservations_know_their_key(store);
   expired_reservations_make_room(store);
+  a_caller_may_wait(store);
+  who_only_observes_admits_all(store);
   wrong_arguments_are_named(store);
   without_the_store();
   agr_store_destroy(store);
