@@ -19,6 +19,8 @@ struct Node: ~Copyable {
 
   private static let shortestPause: UInt64 = 10_000_000
   private static let longestPause: UInt64 = 2_000_000_000
+  /// A caller with less time than this has learnt nothing about the server that would make others pause.
+  private static let telling: Int64 = 20_000_000
 
   private init(
     _ settings: UnsafeMutablePointer<Settings>, _ address: Address, ownsAddress: Bool,
@@ -101,7 +103,7 @@ struct Node: ~Copyable {
       ? open(address, limited, &why) : openMaster(limited, &why)
     if link != nil {
       failures.store(0, ordering: .relaxed)
-    } else {
+    } else if limited &- now >= Node.telling {
       let count = min(failures.wrappingAdd(1, ordering: .relaxed).oldValue, 16)
       // Full jitter below an exponential limit, and never none.
       let most = min(Node.longestPause, Node.shortestPause &<< UInt64(count))

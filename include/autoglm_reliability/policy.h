@@ -27,10 +27,16 @@ extern "C" {
  * fallback. One deadline covers attempts, backoff and every wait.
  *
  * Idempotency, limiters and breaker may lie in a region or in a store. A step then waits for the store, for each part
- * in it up to that part's timeout_ns, and an event loop makes such a step in a thread. When the store fails, a part
- * does what its on_error says; one that is to REFUSE ends the call with AGR_REASON_STORE, and a lease that could
- * not be renewed counts as lost. A success is one even if its result could not be kept: the next to execute the key is
- * told that an earlier run may have had effects. Limiters are all in one store, or none of them is; on a cluster several of
+ * in it up to that part's timeout_ns, but not beyond the call's deadline, and an event loop makes such a step in a
+ * thread. What a call ends with (its result, what it gives back) has 20 ms for all of it when the deadline is over or
+ * nearer than that. The time that the store takes is the call's, also with _at. When the store fails, a part
+ * does what its on_error says; one that is to REFUSE ends the call with AGR_REASON_STORE. If the deadline comes before
+ * the store's answer it is AGR_REASON_DEADLINE, whatever on_error says. A lease whose renewal the store does not answer
+ * lasts for as long as it did before: it is asked for again before each attempt and, if it does not cover a wait, within
+ * the wait, which is cut for that; when its time has passed it is lost (AGR_REASON_LEASE_LOST), whatever on_error
+ * says. An attempt that outlasts its lease is told from the next owner's by its fence, which is smaller. A success is
+ * one even if its result could not be kept: the next to execute the key is told that an earlier run may have had
+ * effects. Limiters are all in one store, or none of them is; on a cluster several of
  * them need names with one tag (store.h): a policy of others is refused when it is created, or, where the store does
  * not know yet that it is a cluster, each of its calls ends with AGR_REASON_ARGUMENT. */
 typedef struct agr_policy agr_policy;
@@ -183,8 +189,8 @@ enum {
   AGR_REASON_QUEUE = 23,            /* AGR_FALLBACK_QUEUE: put it off */
   AGR_REASON_REPLAYED_FAILURE = 24, /* the key has a failure as its result */
   AGR_REASON_NO_MEMORY = 25,
-  AGR_REASON_LEASE_LOST = 26,       /* the lease of the key ran out between attempts: another caller may be
-                                       executing it */
+  AGR_REASON_LEASE_LOST = 26,       /* the lease of the key ran out, between attempts or while its store did
+                                       not answer: another caller may be executing it */
   AGR_REASON_STORE = 27,            /* the store of a part fails, and the part is to refuse then */
   AGR_REASON_ARGUMENT = 28,         /* limiters that the store's cluster does not have together: their names
                                        must share a {tag} (store.h) */

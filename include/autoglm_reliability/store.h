@@ -112,6 +112,8 @@ void agr_store_options_init(agr_store_options *options, uint32_t struct_size);
  *   failed, and the run is not in it (on_error).
  * - A process that ends between begin and complete leaves its lease behind. When that has ended, the next who
  *   begins gets AGR_OK with outcome_unknown, and agr_idempotency_lost_fence tells the fence of the lost run.
+ * - renew answers AGR_OK when the store has renewed the lease. With AGR_ERR_STORE it lasts as long as it did
+ *   before, and renewing may be tried again until then.
  * - complete answers AGR_OK when the result is in the store. With AGR_ERR_STORE the lease is still held: it
  *   may be completed again. A result longer than max_result_bytes is AGR_ERR_NEVER_FITS, and a store that
  *   cannot keep results of that length refuses to begin.

@@ -19,7 +19,8 @@ extension DurableCache {
   func begin(
     _ key: UnsafeRawPointer?, _ keyLength: Int, _ fingerprint: UnsafeRawPointer?,
     _ fingerprintLength: Int, joins: UnsafeMutablePointer<UInt64>?, now: Int64,
-    _ out: IdempotencyOutputs, _ error: UnsafeMutablePointer<agr_error>?
+    until limit: Int64 = Time.forever, _ out: IdempotencyOutputs,
+    _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     while true {
       let answer =
@@ -35,8 +36,8 @@ extension DurableCache {
       case .execute(let lease):
         var run = DurableRun()
         run.print = DurableCache.print(fingerprint, fingerprintLength)
-        let deadline = Time.add(systemNow(), timeout)
-        let answer = try ask(lease, run, 0, joins: joins, now: now, deadline, out, error)
+        let wait = StoreWait(timeout, until: limit)
+        let answer = try ask(lease, run, 0, joins: joins, now: now, wait, out, error)
         // Its result is in memory now.
         if let answer { return answer }
       }
@@ -45,14 +46,14 @@ extension DurableCache {
 
   /// What has become of the run that was joined.
   func poll(
-    _ ticket: UInt64, now: Int64, _ out: IdempotencyOutputs,
+    _ ticket: UInt64, now: Int64, until limit: Int64 = Time.forever, _ out: IdempotencyOutputs,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
-    let deadline = Time.add(systemNow(), timeout)
+    let wait = StoreWait(timeout, until: limit)
     while true {
       switch try cache.look(ticket, now, sleeps: false, keeps: true).answer {
       case .execute(let lease):
-        let answer = try askAgain(lease, ticket, now: now, deadline, out, error)
+        let answer = try askAgain(lease, ticket, now: now, wait, out, error)
         if let answer { return answer }
       case let answer: return out.write(answer, unanswered: AGR_IN_PROGRESS)
       }
@@ -73,8 +74,8 @@ extension DurableCache {
       if case .execute(let lease) = look.answer {
         // A call that the end of the wait cut short would pass for a store that fails: the wait would end in
         // an error, or the run in a second execution. So it has the time of any call.
-        let end = Time.add(start, self.timeout)
-        let answer = try askAgain(lease, ticket, now: start, end, out, error)
+        let whole = StoreWait(self.timeout)
+        let answer = try askAgain(lease, ticket, now: start, whole, out, error)
         if let answer, answer != AGR_IN_PROGRESS { return answer }
         if answer != nil && systemNow() >= deadline { return AGR_TIMED_OUT }
         continue
@@ -90,7 +91,7 @@ extension DurableCache {
   }
 
   private func askAgain(
-    _ lease: IdempotencyLease, _ ticket: UInt64, now: Int64, _ deadline: Int64,
+    _ lease: IdempotencyLease, _ ticket: UInt64, now: Int64, _ wait: StoreWait,
     _ out: IdempotencyOutputs, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int? {
     guard let known = try run(of: lease.id, now: now) else { return nil }
@@ -98,7 +99,7 @@ extension DurableCache {
     var run = known.run
     run.fence = 0
     run.place = .store
-    return try ask(lease, run, ticket, joins: nil, now: now, deadline, out, error)
+    return try ask(lease, run, ticket, joins: nil, now: now, wait, out, error)
   }
 
   // MARK: - The store's answer
@@ -107,7 +108,7 @@ extension DurableCache {
   /// that was kept for the lease ends when it may.
   private func ask(
     _ lease: IdempotencyLease, _ known: DurableRun, _ ticket: UInt64,
-    joins: UnsafeMutablePointer<UInt64>?, now: Int64, _ deadline: Int64,
+    joins: UnsafeMutablePointer<UInt64>?, now: Int64, _ wait: StoreWait,
     _ out: IdempotencyOutputs, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int? {
     guard let (_, key) = try run(of: lease.id, now: now) else { return nil }
@@ -117,13 +118,13 @@ extension DurableCache {
     var problem = agr_error()
     var result = ResultRoom(most: 1 << 30)
     defer { result.free() }
-    let status = begin(key, run, deadline, &result, &state, &problem)
+    let status = begin(key, run, wait, &result, &state, &problem)
     switch status {
     case AGR_OK:
       run.fence = state.fence
       run.lostFence = state.lost_fence
       let unknown = state.outcome_unknown != 0 || lease.outcomeUnknown
-      return try started(lease, run, ticket, unknown, now, storeKey(key), out, error)
+      return try started(lease, run, ticket, unknown, now, storeKey(key), wait, out, error)
     case AGR_REPLAY:
       try keep(lease, result, state, now)
       return nil
@@ -142,7 +143,7 @@ extension DurableCache {
       store.pointee.fallbacks.wrappingAdd(1, ordering: .relaxed)
       run.place = onError == .admit ? .nowhere : .local
       return try started(
-        lease, run, ticket, lease.outcomeUnknown, now, storeKey(key), out, error)
+        lease, run, ticket, lease.outcomeUnknown, now, storeKey(key), wait, out, error)
     default:
       let time = interval(run.polls, hint: 0)
       _ = try? giveWay(lease.id, run, for: time, joins: false, now: now)
@@ -153,7 +154,7 @@ extension DurableCache {
   }
 
   private func begin(
-    _ key: UnsafeMutableRawBufferPointer, _ run: DurableRun, _ deadline: Int64,
+    _ key: UnsafeMutableRawBufferPointer, _ run: DurableRun, _ wait: StoreWait,
     _ result: inout ResultRoom, _ state: inout agr_store_run_state, _ problem: inout agr_error
   ) -> Int {
     let configuration = cache.shared.configuration
@@ -166,7 +167,7 @@ extension DurableCache {
         reserve: { context, length in
           context?.assumingMemoryBound(to: ResultRoom.self).pointee.reserve(length)
         }, context: room)
-      return ask(&problem, until: deadline) { timeout, error in
+      return ask(&problem, wait) { timeout, error in
         state = agr_store_run_state()
         return store.pointee.functions.begin?(
           store.pointee.driver, &question, timeout, &sink, &state, error) ?? Int32(AGR_ERR_STORE)
@@ -177,13 +178,15 @@ extension DurableCache {
   /// The run is the caller's, if his lease has lasted as long as the store took.
   private func started(
     _ lease: IdempotencyLease, _ run: DurableRun, _ ticket: UInt64, _ outcomeUnknown: Bool,
-    _ now: Int64, _ key: agr_store_key, _ out: IdempotencyOutputs,
+    _ now: Int64, _ key: agr_store_key, _ wait: StoreWait, _ out: IdempotencyOutputs,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     let noted = try note(lease.id, run, ticket: ticket, now: now)
     if noted != true {
       var ignored = agr_error()
-      if run.place == .store { _ = giveBack(key, run.fence, outcomeUnknown: false, &ignored) }
+      if run.place == .store {
+        _ = giveBack(key, run.fence, outcomeUnknown: false, wait, &ignored)
+      }
       if noted == nil {
         _ = try cache.giveBack(lease.id, now: now)
         return AGR_STALE

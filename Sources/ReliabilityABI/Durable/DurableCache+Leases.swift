@@ -7,7 +7,7 @@ import ReliabilityCore
 extension DurableCache {
   func complete(
     _ lease: UInt64, _ data: UnsafeRawPointer?, _ length: Int, _ state: KeyState, now: Int64,
-    _ error: UnsafeMutablePointer<agr_error>?
+    until limit: Int64 = Time.forever, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     try IdempotencyCache.requireData(data, length)
     guard length >= 0 && length <= maxResultBytes else {
@@ -23,7 +23,9 @@ extension DurableCache {
     var problem = agr_error()
     let isKept = try cache.end(lease, data, length, state, number, time, ttl) {
       if run.place == .store {
-        status = complete(storeKey(key), run.fence, state, data, length, &problem)
+        status = complete(
+          storeKey(key), run.fence, state, data, length, StoreWait(timeout, until: limit),
+          &problem)
       }
       return status == AGR_OK
     }
@@ -40,11 +42,11 @@ extension DurableCache {
 
   private func complete(
     _ key: agr_store_key, _ fence: UInt64, _ state: KeyState, _ data: UnsafeRawPointer?,
-    _ length: Int, _ problem: inout agr_error
+    _ length: Int, _ wait: StoreWait, _ problem: inout agr_error
   ) -> Int {
     var key = key
     let ttl = cache.shared.configuration.timeToLive
-    return ask(&problem, until: Time.add(systemNow(), timeout)) { timeout, error in
+    return ask(&problem, wait) { timeout, error in
       store.pointee.functions.complete?(
         store.pointee.driver, &key, fence, Int32(state.rawValue), data, length, ttl, timeout,
         error) ?? Int32(AGR_ERR_STORE)
@@ -53,18 +55,19 @@ extension DurableCache {
 
   func fail(
     _ lease: UInt64, _ data: UnsafeRawPointer?, _ length: Int, now: Int64,
-    _ error: UnsafeMutablePointer<agr_error>?
+    until limit: Int64 = Time.forever, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     if cache.shared.configuration.keepsFailures {
-      return try complete(lease, data, length, .failed, now: now, error)
+      return try complete(lease, data, length, .failed, now: now, until: limit, error)
     }
     try IdempotencyCache.requireData(data, length)
-    return try end(lease, outcomeUnknown: false, now: now, error)
+    return try end(lease, outcomeUnknown: false, now: now, until: limit, error)
   }
 
   /// Ends a run without a result.
+  @inline(never)
   func end(
-    _ lease: UInt64, outcomeUnknown: Bool, now: Int64,
+    _ lease: UInt64, outcomeUnknown: Bool, now: Int64, until limit: Int64 = Time.forever,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     guard let (run, key) = try run(of: lease, now: now) else {
@@ -75,7 +78,9 @@ extension DurableCache {
     var status = AGR_OK
     var problem = agr_error()
     if run.place == .store {
-      status = giveBack(storeKey(key), run.fence, outcomeUnknown: outcomeUnknown, &problem)
+      status = giveBack(
+        storeKey(key), run.fence, outcomeUnknown: outcomeUnknown,
+        StoreWait(timeout, until: limit), &problem)
     }
     switch status {
     case AGR_OK:
@@ -90,8 +95,10 @@ extension DurableCache {
     }
   }
 
+  @inline(never)
   func renew(
-    _ lease: UInt64, leaseTime: Int64, now: Int64, _ error: UnsafeMutablePointer<agr_error>?
+    _ lease: UInt64, leaseTime: Int64, now: Int64, until limit: Int64 = Time.forever,
+    _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
     guard leaseTime >= 0 && leaseTime <= Time.max else {
       throw .argument("lease_ns", "must be 0 ... AGR_TIME_MAX_NS nanoseconds")
@@ -104,7 +111,7 @@ extension DurableCache {
     var problem = agr_error()
     if run.place == .store {
       var key = storeKey(key)
-      status = ask(&problem, until: Time.add(systemNow(), timeout)) { timeout, error in
+      status = ask(&problem, StoreWait(timeout, until: limit)) { timeout, error in
         store.pointee.functions.renew?(
           store.pointee.driver, &key, run.fence, length, configuration.timeToLive, timeout, error)
           ?? Int32(AGR_ERR_STORE)
@@ -138,7 +145,7 @@ extension DurableCache {
         reserve: { context, length in
           context?.assumingMemoryBound(to: ResultRoom.self).pointee.reserve(length)
         }, context: room)
-      return ask(&problem, until: Time.add(systemNow(), timeout)) { timeout, error in
+      return ask(&problem, StoreWait(timeout)) { timeout, error in
         store.pointee.functions.read?(store.pointee.driver, &name, timeout, &sink, &state, error)
           ?? Int32(AGR_ERR_STORE)
       }

@@ -116,14 +116,13 @@ struct DurableCache: ~Copyable {
   /// Calls a function of the driver, and once more when it is not known what became of the first call. With
   /// an error, `error` is written.
   func ask(
-    _ error: UnsafeMutablePointer<agr_error>, until deadline: Int64,
+    _ error: UnsafeMutablePointer<agr_error>, _ wait: StoreWait,
     _ body: (Int64, UnsafeMutablePointer<agr_error>) -> agr_status
   ) -> Int {
     var status = AGR_ERR_STORE
     for attempt in 0..<2 {
-      let left = Swift.min(timeout, deadline &- systemNow())
-      if attempt > 0 && left <= 0 { break }
-      status = store.pointee.call(error) { body(Swift.max(1, left), $0) }
+      if attempt > 0 && wait.isOver { break }
+      status = store.pointee.call(error, wait, body)
       if status != AGR_ERR_STORE { break }
     }
     return status
@@ -131,12 +130,12 @@ struct DurableCache: ~Copyable {
 
   /// Ends a run in the store without a result.
   func giveBack(
-    _ key: agr_store_key, _ fence: UInt64, outcomeUnknown: Bool,
+    _ key: agr_store_key, _ fence: UInt64, outcomeUnknown: Bool, _ wait: StoreWait,
     _ error: UnsafeMutablePointer<agr_error>
   ) -> Int {
     var key = key
     let ttl = cache.shared.configuration.timeToLive
-    return ask(error, until: Time.add(systemNow(), timeout)) { timeout, error in
+    return ask(error, wait) { timeout, error in
       store.pointee.functions.give_back?(
         store.pointee.driver, &key, fence, outcomeUnknown ? 1 : 0, ttl, timeout, error)
         ?? Int32(AGR_ERR_STORE)

@@ -20,6 +20,10 @@ struct Call: BitwiseCopyable {
   /// The latest time seen: a call's own time does not step back.
   var now: Int64
   var waitUntil: Int64
+  /// Of a policy that waits for stores: how far the system's clock is ahead of the call's time, and until when on
+  /// it this step may wait for what ends a call, its deadline aside.
+  var lead: Int64
+  var graceUntil: Int64
 
   var attempt: UInt32
   var attemptID: UInt64
@@ -40,6 +44,8 @@ struct Call: BitwiseCopyable {
   var lease: UInt64
   /// Until when it lasts, if nobody renews it.
   var leaseUntil: Int64
+  /// In a wait that it does not cover: when its renewal, which was not answered, is asked for again.
+  var renewAt: Int64
   var fence: UInt64
   var outcomeUnknown: Bool
   var ticket: UInt64
@@ -61,6 +67,8 @@ struct Call: BitwiseCopyable {
     self.now = now
     phase = .done
     waitUntil = 0
+    lead = 0
+    graceUntil = 0
     attempt = 0
     attemptID = 0
     attemptStart = 0
@@ -74,6 +82,7 @@ struct Call: BitwiseCopyable {
     hasKey = false
     lease = 0
     leaseUntil = 0
+    renewAt = 0
     fence = 0
     outcomeUnknown = false
     ticket = 0
@@ -91,6 +100,7 @@ struct Call: BitwiseCopyable {
       waitUntil = Swift.max(0, waitUntil &- back)
       attemptStart = Swift.max(0, attemptStart &- back)
       leaseUntil = Swift.max(0, leaseUntil &- back)
+      renewAt = Swift.max(0, renewAt &- back)
       now = time
     }
     now = Swift.max(now, time)
@@ -98,6 +108,26 @@ struct Call: BitwiseCopyable {
 
   /// The time until the deadline.
   var remaining: Int64 { Time.subtract(deadline, now) }
+
+  // MARK: - Waiting for a store
+
+  /// Begins a step: from here on the call's time goes with the system's.
+  @inline(never)
+  mutating func enter() {
+    let time = systemNow()
+    lead = time &- now
+    graceUntil = Time.add(time, StoreWait.telling)
+  }
+
+  /// The time that a store has taken is the call's.
+  @inline(never)
+  mutating func catchUp() { now = Swift.max(now, Swift.min(systemNow() &- lead, Time.max)) }
+
+  /// Until when the call's next stage may wait, on the system's clock.
+  var waitLimit: Int64 { deadline == Time.forever ? deadline : deadline &+ lead }
+
+  /// The same for what ends it: a deadline that is over, or nearly, leaves it a moment.
+  var endLimit: Int64 { Swift.max(waitLimit, graceUntil) }
 }
 
 /// How an attempt went, checked and in the policy's terms. `result` is the caller's.

@@ -25,26 +25,33 @@ struct KeysPart: BitwiseCopyable {
 
   @inline(__always)
   func join(
-    _ request: UnsafePointer<agr_request>, now: Int64
+    _ request: UnsafePointer<agr_request>, _ call: Handle<Call>
   ) throws(Failure) -> IdempotencyCache.BeginAnswer {
-    if let durable { return try KeysPart.join(durable, request, now) }
+    if let durable { return try KeysPart.join(durable, request, call) }
     return try cache.pointee.join(
       request.pointee.key, request.pointee.key_length, fingerprint: request.pointee.fingerprint,
-      request.pointee.fingerprint_length, now: now)
+      request.pointee.fingerprint_length, now: call.pointee.now)
   }
 
   @inline(__always)
-  func poll(_ ticket: UInt64, now: Int64) throws(Failure) -> IdempotencyCache.TicketAnswer {
-    if let durable { return try KeysPart.poll(durable, ticket, now) }
-    return try cache.pointee.poll(ticket, now: now)
+  func poll(_ call: Handle<Call>) throws(Failure) -> IdempotencyCache.TicketAnswer {
+    if let durable { return try KeysPart.poll(durable, call) }
+    return try cache.pointee.poll(call.pointee.ticket, now: call.pointee.now)
   }
 
-  /// Whether the lease is still the caller's, for so long from now.
+  enum Renewal {
+    case kept, lost
+    /// Nothing is known: it lasts for as long as it did before.
+    case unanswered
+  }
+
+  /// Makes the lease of a call last for so long from now.
   @inline(__always)
-  func renew(_ lease: UInt64, leaseTime: Int64, now: Int64) -> Bool {
-    if let durable { return KeysPart.renew(durable, lease, leaseTime, now) }
-    let kept = try? cache.pointee.renew(lease, leaseTime: leaseTime, now: now)
-    return kept ?? false
+  func renew(_ call: Handle<Call>, leaseTime: Int64) -> Renewal {
+    if let durable { return KeysPart.renew(durable, call, leaseTime) }
+    let kept = try? cache.pointee.renew(
+      call.pointee.lease, leaseTime: leaseTime, now: call.pointee.now)
+    return kept ?? false ? .kept : .lost
   }
 
   enum End {
@@ -55,15 +62,17 @@ struct KeysPart: BitwiseCopyable {
     case givenBack
   }
 
-  /// Ends a run. What cannot be kept as a success is abandoned, what cannot be kept as a failure is forgotten.
+  /// Ends the run of a call. What cannot be kept as a success is abandoned, what cannot be kept as a failure is forgotten.
   @inline(__always)
   func end(
-    _ lease: UInt64, _ how: End, _ data: UnsafeRawPointer? = nil, _ length: Int = 0, now: Int64
+    _ call: Handle<Call>, _ how: End, _ data: UnsafeRawPointer? = nil, _ length: Int = 0
   ) {
     if let durable {
-      KeysPart.end(durable, lease, how, data, length, now)
+      KeysPart.end(durable, call, how, data, length)
       return
     }
+    let lease = call.pointee.lease
+    let now = call.pointee.now
     do throws(Failure) {
       switch how {
       case .success: _ = try cache.pointee.complete(lease, data, length, now: now)
@@ -84,14 +93,14 @@ struct KeysPart: BitwiseCopyable {
 extension KeysPart {
   @inline(never)
   private static func join(
-    _ durable: Handle<DurableCache>, _ request: UnsafePointer<agr_request>, _ now: Int64
+    _ durable: Handle<DurableCache>, _ request: UnsafePointer<agr_request>, _ call: Handle<Call>
   ) throws(Failure) -> IdempotencyCache.BeginAnswer {
     var answer = Answer()
     var ticket: UInt64 = 0
     let status = try durable.pointee.begin(
       request.pointee.key, request.pointee.key_length, request.pointee.fingerprint,
-      request.pointee.fingerprint_length, joins: &ticket, now: now,
-      IdempotencyOutputs(&answer.lease, &answer.result), nil)
+      request.pointee.fingerprint_length, joins: &ticket, now: call.pointee.now,
+      until: call.pointee.waitLimit, IdempotencyOutputs(&answer.lease, &answer.result), nil)
     switch status {
     case AGR_OK: return .execute(answer.given)
     case AGR_REPLAY: return .replay(try answer.pinned())
@@ -104,11 +113,14 @@ extension KeysPart {
 
   @inline(never)
   private static func poll(
-    _ durable: Handle<DurableCache>, _ ticket: UInt64, _ now: Int64
+    _ durable: Handle<DurableCache>, _ call: Handle<Call>
   ) throws(Failure) -> IdempotencyCache.TicketAnswer {
     var answer = Answer()
     let status = try durable.pointee.poll(
-      ticket, now: now, IdempotencyOutputs(&answer.lease, &answer.result), nil)
+      call.pointee.ticket, now: call.pointee.now,
+      // Whoever comes when the deadline is over asks once all the same.
+      until: call.pointee.remaining > 0 ? call.pointee.waitLimit : call.pointee.endLimit,
+      IdempotencyOutputs(&answer.lease, &answer.result), nil)
     switch status {
     case AGR_OK: return .execute(answer.given)
     case AGR_REPLAY: return .replay(try answer.pinned())
@@ -139,35 +151,49 @@ extension KeysPart {
     }
   }
 
-  /// Without the store the lease may be lost by now, unless the cache was told to go on without it.
   @inline(never)
   private static func renew(
-    _ durable: Handle<DurableCache>, _ lease: UInt64, _ leaseTime: Int64, _ now: Int64
-  ) -> Bool {
-    let status = try? durable.pointee.renew(lease, leaseTime: leaseTime, now: now, nil)
-    return status == AGR_OK || (status == AGR_ERR_STORE && durable.pointee.onError != .refuse)
+    _ durable: Handle<DurableCache>, _ call: Handle<Call>, _ leaseTime: Int64
+  ) -> Renewal {
+    let status = try? durable.pointee.renew(
+      call.pointee.lease, leaseTime: leaseTime, now: call.pointee.now,
+      until: call.pointee.waitLimit, nil)
+    switch status {
+    case AGR_OK: return .kept
+    case AGR_STALE: return .lost
+    default: return .unanswered
+    }
   }
 
   @inline(never)
   private static func end(
-    _ durable: Handle<DurableCache>, _ lease: UInt64, _ how: End, _ data: UnsafeRawPointer?,
-    _ length: Int, _ now: Int64
+    _ durable: Handle<DurableCache>, _ call: Handle<Call>, _ how: End, _ data: UnsafeRawPointer?,
+    _ length: Int
   ) {
+    let lease = call.pointee.lease
+    let now = call.pointee.now
+    let limit = call.pointee.endLimit
     var status: Int?
     switch how {
     case .success:
-      status = try? durable.pointee.complete(lease, data, length, .success, now: now, nil)
-    case .failure: status = try? durable.pointee.fail(lease, data, length, now: now, nil)
+      status = try? durable.pointee.complete(
+        lease, data, length, .success, now: now, until: limit, nil)
+    case .failure:
+      status = try? durable.pointee.fail(lease, data, length, now: now, until: limit, nil)
     case .abandoned:
-      status = try? durable.pointee.end(lease, outcomeUnknown: true, now: now, nil)
+      status = try? durable.pointee.end(
+        lease, outcomeUnknown: true, now: now, until: limit, nil)
     case .givenBack:
-      status = try? durable.pointee.end(lease, outcomeUnknown: false, now: now, nil)
+      status = try? durable.pointee.end(
+        lease, outcomeUnknown: false, now: now, until: limit, nil)
     }
     if let status, status >= 0 { return }
     // The store keeps it as a run that was lost, until its lease ends; here others may ask at once.
     switch how {
     case .success:
-      if (try? durable.pointee.end(lease, outcomeUnknown: true, now: now, nil)) == AGR_OK { return }
+      let ended = try? durable.pointee.end(
+        lease, outcomeUnknown: true, now: now, until: limit, nil)
+      if ended == AGR_OK { return }
       _ = try? durable.pointee.cache.abandon(lease, now: now)
     case .abandoned: _ = try? durable.pointee.cache.abandon(lease, now: now)
     case .failure, .givenBack: _ = try? durable.pointee.cache.giveBack(lease, now: now)

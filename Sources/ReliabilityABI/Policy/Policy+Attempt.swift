@@ -49,14 +49,20 @@ extension Policy {
         }
         return
       }
-      if wait > 0 {
+      if wait > 0 && wait >= call.pointee.remaining {
+        finish(call, .deadline, .deadline, retryAfter: wait)
+      } else if wait > 0 {
         pause(call, .waitingForLimiter, wait, .waitLimiter, .limiter)
       } else {
         askBreaker(call)
       }
     } catch {
       forgetReservations(call)
-      if refuse(call, .limiter, reason(of: error), error.kind == .neverFits ? Time.forever : 0) {
+      if isTooLate(call, error) {
+        finish(call, .deadline, .deadline)
+      } else if refuse(
+        call, .limiter, reason(of: error), error.kind == .neverFits ? Time.forever : 0)
+      {
         askBreaker(call)
       }
     }
@@ -69,7 +75,9 @@ extension Policy {
       return
     }
     do throws(Failure) {
-      switch try breaker.acquire(now: call.pointee.now) {
+      let admission = try breaker.acquire(call)
+      if waits { call.pointee.catchUp() }
+      switch admission {
       case .admitted(let permit):
         call.pointee.permit = permit
         handOut(call)
@@ -105,6 +113,12 @@ extension Policy {
       loseLease(call)
       return
     }
+    // A store may have taken all the time there was.
+    if waits && call.pointee.remaining == 0 {
+      returnPermit(call)
+      finish(call, .deadline, .deadline)
+      return
+    }
     count(call, .attempts)
     call.pointee.phase = .attempting
     call.pointee.attempt &+= 1
@@ -118,12 +132,10 @@ extension Policy {
   }
 
   /// The key may be somebody else's by now: nothing more is attempted.
+  @inline(never)
   private func loseLease(_ call: Handle<Call>) {
     call.pointee.lease = 0
-    if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
-      breaker.report(call.pointee.permit, .neutral, latency: 0, now: call.pointee.now)
-      call.pointee.permit = 0
-    }
+    returnPermit(call)
     finish(call, .leaseLost, .idempotency)
   }
 
@@ -140,17 +152,29 @@ extension Policy {
     call.pointee.waitUntil = Time.add(call.pointee.now, wait)
     call.pointee.step.become(.wait, reason, component, attempt: call.pointee.attempt)
     call.pointee.step.wait = wait
+    if waits { shorten(call, wait) }
+  }
+
+  /// Cuts a wait to when the lease, which does not cover it, is asked for again.
+  @inline(never)
+  private func shorten(_ call: Handle<Call>, _ wait: Int64) {
+    let time = untilRenewal(call)
+    call.pointee.renewAt = Time.add(call.pointee.now, time)
+    call.pointee.step.wait = Swift.min(wait, time)
   }
 
   /// Goes on after a wait, or says how much of it is left.
   func resume(_ call: Handle<Call>) {
+    if waits { call.pointee.enter() }
     if call.pointee.phase == .joined {
       pollJoined(call)
       return
     }
     let left = Time.subtract(call.pointee.waitUntil, call.pointee.now)
     if left > 0 && call.pointee.remaining > 0 {
-      call.pointee.step.wait = Swift.min(left, call.pointee.remaining)
+      let rest = Swift.min(left, call.pointee.remaining)
+      call.pointee.step.wait = rest
+      if waits { renewWithin(call, rest) }
       return
     }
     if call.pointee.phase == .waitingForLimiter {
@@ -162,6 +186,17 @@ extension Policy {
     } else {
       attempt(call)
     }
+  }
+
+  /// Goes on with a wait, in which the lease may have to be asked for again.
+  @inline(never)
+  private func renewWithin(_ call: Handle<Call>, _ rest: Int64) {
+    guard call.pointee.now >= call.pointee.renewAt else {
+      let time = Time.subtract(call.pointee.renewAt, call.pointee.now)
+      call.pointee.step.wait = Swift.min(rest, time)
+      return
+    }
+    if keepLease(call, over: rest) { shorten(call, rest) } else { loseLease(call) }
   }
 
   // MARK: - Refusals
@@ -206,8 +241,7 @@ extension Policy {
   func cancelReservations(_ call: Handle<Call>) {
     for index in 0..<configuration.parts.limiterCount
     where call.pointee.reservations[index] != 0 {
-      configuration.parts.limiters[index]?.cancel(
-        call.pointee.reservations[index], now: call.pointee.now)
+      configuration.parts.limiters[index]?.cancel(call.pointee.reservations[index], call)
     }
     forgetReservations(call)
   }
@@ -227,12 +261,15 @@ extension Policy {
       if configuration.parts.limiterCount == 1, let stored = configuration.parts.limiters[0]?.stored
       {
         return try stored.pointee.reserve(
-          call.pointee.costs[0], maxWait: maxWait, now: call.pointee.now, out, &retryAfter, nil)
+          call.pointee.costs[0], maxWait: maxWait, now: call.pointee.now,
+          until: call.pointee.waitLimit, out, &retryAfter, nil)
       }
-      var demands = StoredDemands(configuration.parts.limiters, call.pointee.costs)
+      var demands = StoredDemands(
+        configuration.parts.limiters, call.pointee.costs, until: call.pointee.waitLimit)
       defer { (place, retryAfter) = (demands.place, demands.retryAfter) }
       return try demands.reserve(out, maxWait: maxWait, now: call.pointee.now, nil)
     }
+    call.pointee.catchUp()
     switch status {
     case AGR_OK: break
     case AGR_LIMITED: return DemandSet.Refusal(index: place, retryAfter: retryAfter)

@@ -27,6 +27,7 @@ extension Policy {
   }
 
   private func start(_ call: Handle<Call>, _ request: UnsafePointer<agr_request>) {
+    if waits { call.pointee.enter() }
     count(call, .calls)
     // A key is worth something without a cache of ours: the upstream may know it.
     call.pointee.hasKey = request.pointee.key_length > 0
@@ -50,9 +51,12 @@ extension Policy {
       attempt(call)
       return
     }
+    let asked = call.pointee.now
     do throws(Failure) {
-      switch try keys.join(request, now: call.pointee.now) {
-      case .execute(let lease): execute(call, lease, .first)
+      let answer = try keys.join(request, call)
+      if waits { call.pointee.catchUp() }
+      switch answer {
+      case .execute(let lease): execute(call, lease, since: asked, .first)
       case .replay(let result):
         if mode(.idempotency) == .observe {
           _ = keys.cache.pointee.release(result.pin)
@@ -65,8 +69,20 @@ extension Policy {
       case .mismatch: if refuse(call, .idempotency, .mismatch, 0) { attempt(call) }
       }
     } catch {
-      if refuse(call, .idempotency, reason(of: error), 0) { attempt(call) }
+      if isTooLate(call, error) {
+        finish(call, .deadline, .deadline)
+      } else if refuse(call, .idempotency, reason(of: error), 0) {
+        attempt(call)
+      }
     }
+  }
+
+  /// Whether a store has not answered before the call's deadline.
+  @inline(never)
+  func isTooLate(_ call: Handle<Call>, _ failure: Failure) -> Bool {
+    guard waits, failure.kind == .store else { return false }
+    call.pointee.catchUp()
+    return call.pointee.remaining == 0
   }
 
   /// Why a part that failed refuses.
@@ -82,9 +98,11 @@ extension Policy {
   }
 
   /// It is this call's turn.
-  private func execute(_ call: Handle<Call>, _ lease: IdempotencyLease, _ reason: Reason) {
+  private func execute(
+    _ call: Handle<Call>, _ lease: IdempotencyLease, since asked: Int64, _ reason: Reason
+  ) {
     call.pointee.lease = lease.id
-    call.pointee.leaseUntil = Time.add(call.pointee.now, lease.expiresIn)
+    call.pointee.leaseUntil = Time.add(asked, lease.expiresIn)
     call.pointee.fence = lease.fence
     call.pointee.outcomeUnknown = lease.outcomeUnknown
     call.pointee.attemptReason = reason
@@ -92,7 +110,8 @@ extension Policy {
   }
 
   /// Makes the lease, if there is one, last over what comes: until the deadline, or without one over a wait
-  /// and what a lease is configured to be. False: it was lost, and somebody else may have it.
+  /// and what a lease is configured to be. False: it was lost, and somebody else may have it. A store that does not
+  /// answer has not renewed it: then it lasts as long as it did, and is asked for again before the next attempt.
   func keepLease(_ call: Handle<Call>, over wait: Int64 = 0) -> Bool {
     guard call.pointee.lease != 0, let keys = configuration.parts.keys else { return true }
     // In a store it is not asked to last longer than it does.
@@ -101,8 +120,26 @@ extension Policy {
     let remaining = call.pointee.remaining
     let time =
       remaining == Time.forever ? Time.add(wait, configured) : Swift.max(remaining, configured)
-    call.pointee.leaseUntil = Time.add(call.pointee.now, time)
-    return keys.renew(call.pointee.lease, leaseTime: time, now: call.pointee.now)
+    let renewed = Time.add(call.pointee.now, time)
+    let renewal = keys.renew(call, leaseTime: time)
+    if waits { call.pointee.catchUp() }
+    switch renewal {
+    case .kept:
+      call.pointee.leaseUntil = renewed
+      return true
+    case .lost: return false
+    case .unanswered: return call.pointee.leaseUntil > call.pointee.now
+    }
+  }
+
+  /// How long a wait may be before the lease, which does not cover it, is asked for again: half of what is left of it,
+  /// and in the end each millisecond.
+  func untilRenewal(_ call: Handle<Call>) -> Int64 {
+    guard call.pointee.lease != 0, let keys = configuration.parts.keys, keys.isInStore,
+      call.pointee.leaseUntil <= Swift.min(call.pointee.waitUntil, call.pointee.deadline)
+    else { return Time.forever }
+    let left = Time.subtract(call.pointee.leaseUntil, call.pointee.now)
+    return Swift.max(left / 2, Time.millisecond)
   }
 
   private func replay(_ call: Handle<Call>, _ result: PinnedResult) {
@@ -139,8 +176,11 @@ extension Policy {
   /// Looks what has become of the run that was joined.
   func pollJoined(_ call: Handle<Call>) {
     guard let keys = configuration.parts.keys else { return }
+    let asked = call.pointee.now
     do throws(Failure) {
-      switch try keys.poll(call.pointee.ticket, now: call.pointee.now) {
+      let answer = try keys.poll(call)
+      if waits { call.pointee.catchUp() }
+      switch answer {
       case .replay(let result):
         call.pointee.ticket = 0
         replay(call, result)
@@ -150,7 +190,7 @@ extension Policy {
           call.pointee.lease = lease.id
           finish(call, .deadline, .deadline)
         } else {
-          execute(call, lease, .promoted)
+          execute(call, lease, since: asked, .promoted)
         }
       case .inProgress(let remaining):
         if call.pointee.remaining == 0 {
@@ -163,7 +203,11 @@ extension Policy {
         finish(call, .capacity, .idempotency)
       }
     } catch {
-      finish(call, reason(of: error), .idempotency)
+      if isTooLate(call, error) {
+        finish(call, .deadline, .idempotency)
+      } else {
+        finish(call, reason(of: error), .idempotency)
+      }
     }
   }
 

@@ -47,14 +47,21 @@ extension Policy {
     }
   }
 
+  /// Gives back a permit of the breaker for an attempt that is not made, or of which nothing is known.
+  @inline(never)
+  func returnPermit(_ call: Handle<Call>) {
+    guard call.pointee.permit != 0, let breaker = configuration.parts.breaker else { return }
+    breaker.report(call.pointee.permit, .neutral, latency: 0, call)
+    call.pointee.permit = 0
+  }
+
   /// Gives back what a call still holds when it ends.
   private func giveBack(_ call: Handle<Call>) {
     leave(call)
     cancelReservations(call)
     guard call.pointee.lease != 0, let keys = configuration.parts.keys else { return }
     // If nothing was tried, or all that was tried has failed for sure, the next one may run it.
-    keys.end(
-      call.pointee.lease, call.pointee.mayHaveRun ? .abandoned : .givenBack, now: call.pointee.now)
+    keys.end(call, call.pointee.mayHaveRun ? .abandoned : .givenBack)
     call.pointee.lease = 0
   }
 
@@ -86,11 +93,9 @@ extension Policy {
 
   private func abandon(_ call: Handle<Call>) {
     guard call.pointee.phase != .done else { return }
+    if waits { call.pointee.enter() }
     count(call, .abandoned)
-    if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
-      breaker.report(call.pointee.permit, .neutral, latency: 0, now: call.pointee.now)
-      call.pointee.permit = 0
-    }
+    returnPermit(call)
     if call.pointee.phase == .attempting { call.pointee.mayHaveRun = true }
     giveBack(call)
     call.pointee.phase = .done

@@ -5,11 +5,13 @@ import ReliabilityCore
 extension Policy {
   /// Goes on with the outcome of the present attempt.
   func conclude(_ call: Handle<Call>, _ outcome: AttemptOutcome) {
+    if waits { call.pointee.enter() }
     let errorClass = outcome.rule.errorClass
     let latency =
       outcome.latency >= 0
       ? outcome.latency : Time.subtract(call.pointee.now, call.pointee.attemptStart)
     settle(call, outcome, latency)
+    if waits { call.pointee.catchUp() }
     if errorClass == .success {
       succeed(call, outcome)
       return
@@ -25,16 +27,15 @@ extension Policy {
 
   /// Tells the breaker and the limiters.
   private func settle(_ call: Handle<Call>, _ outcome: AttemptOutcome, _ latency: Int64) {
-    let now = call.pointee.now
     if call.pointee.permit != 0, let breaker = configuration.parts.breaker {
       breaker.report(
-        call.pointee.permit, outcome.rule.errorClass.outcome, latency: latency, now: now)
+        call.pointee.permit, outcome.rule.errorClass.outcome, latency: latency, call)
       call.pointee.permit = 0
     }
     for index in 0..<configuration.parts.limiterCount
     where call.pointee.reservations[index] != 0 {
       configuration.parts.limiters[index]?.settle(
-        call.pointee.reservations[index], actual: outcome.costs[index], now: now)
+        call.pointee.reservations[index], actual: outcome.costs[index], call)
     }
     forgetReservations(call)
   }
@@ -42,8 +43,7 @@ extension Policy {
   private func succeed(_ call: Handle<Call>, _ outcome: AttemptOutcome) {
     if call.pointee.lease != 0, let keys = configuration.parts.keys {
       // If it cannot be kept, whoever asks next must know that it was executed all the same.
-      keys.end(
-        call.pointee.lease, .success, outcome.result, outcome.resultLength, now: call.pointee.now)
+      keys.end(call, .success, outcome.result, outcome.resultLength)
       call.pointee.lease = 0
     }
     if call.pointee.hasAnswerKey {
@@ -154,8 +154,8 @@ extension Policy {
   ) {
     if call.pointee.lease != 0, let keys = configuration.parts.keys {
       keys.end(
-        call.pointee.lease, call.pointee.mayHaveRun ? .abandoned : .failure, outcome.result,
-        outcome.resultLength, now: call.pointee.now)
+        call, call.pointee.mayHaveRun ? .abandoned : .failure, outcome.result,
+        outcome.resultLength)
       call.pointee.lease = 0
     }
     finish(call, reason, component, retryAfter: retryAfter)

@@ -9,6 +9,8 @@ import Synchronization
 /// `Policy+Outcome`, and the ends in `Policy+Finish`.
 struct Policy: ~Copyable {
   let configuration: PolicyConfiguration
+  /// Whether a step may wait for a store.
+  let waits: Bool
   let rules: Slab<RetryRule>
   let ruleCount: Int
   let pool: CallPool
@@ -48,6 +50,7 @@ struct Policy: ~Copyable {
       copy = memory
     }
     self.configuration = configuration
+    waits = configuration.parts.areAnyStored
     self.rules = rules
     self.ruleCount = ruleCount
     self.pool = pool

@@ -28,21 +28,27 @@ struct PolicyParts: BitwiseCopyable {
 
   var areLimitersStored: Bool { limiters[0]?.stored != nil }
 
+  /// Whether a step may wait for a store.
+  var areAnyStored: Bool {
+    areLimitersStored || keys?.isInStore ?? false || breaker?.isInStore ?? false
+  }
+
   /// Whether limiters that are in one store can be taken from as one, as far as its driver knows.
   var canLimitersJoin: Bool {
     guard limiterCount > 1, let first = limiters[0]?.stored else { return true }
     let store = first.pointee.buckets.store
     guard let joins = store.pointee.functions.joins else { return true }
-    var keys = InlineArray<4, agr_store_key>(repeating: agr_store_key())
-    for index in 0..<4 where index < limiterCount {
-      guard let stored = limiters[unchecked: index]?.stored else { return true }
-      keys[unchecked: index] = stored.pointee.buckets.bucket(StoredBuckets.Key()).key
+    // The first with each of the others: what they need is one place for all.
+    for index in 1..<4 where index < limiterCount {
+      guard let other = limiters[unchecked: index]?.stored else { continue }
+      var pair = (first.pointee.buckets.emptyKey, other.pointee.buckets.emptyKey)
+      let answer = withUnsafeBytes(of: &pair) { raw in
+        joins(
+          store.pointee.driver, raw.baseAddress?.assumingMemoryBound(to: agr_store_key.self), 2)
+      }
+      if answer == AGR_MISMATCH { return false }
     }
-    return withUnsafeBytes(of: keys) { raw in
-      joins(
-        store.pointee.driver, raw.baseAddress?.assumingMemoryBound(to: agr_store_key.self),
-        UInt32(truncatingIfNeeded: limiterCount)) != AGR_MISMATCH
-    }
+    return true
   }
 }
 
@@ -65,30 +71,31 @@ struct LimiterPart: BitwiseCopyable {
     if let stored { release(stored) } else { release(engine) }
   }
 
-  /// Ends a reservation; `actual` as `agr_limiter_settle` has it.
+  /// Ends a reservation of a call; `actual` as `agr_limiter_settle` has it.
   @inline(__always)
-  func settle(_ permit: UInt64, actual: Int64, now: Int64) {
+  func settle(_ permit: UInt64, actual: Int64, _ call: Handle<Call>) {
     if let stored {
-      LimiterPart.settle(stored, permit, actual, now)
+      LimiterPart.settle(stored, permit, actual, call)
     } else {
-      _ = try? engine.pointee.settle(permit, actual: actual, now: now)
+      _ = try? engine.pointee.settle(permit, actual: actual, now: call.pointee.now)
     }
   }
 
   @inline(__always)
-  func cancel(_ permit: UInt64, now: Int64) {
+  func cancel(_ permit: UInt64, _ call: Handle<Call>) {
     if let stored {
-      LimiterPart.settle(stored, permit, 0, now)
+      LimiterPart.settle(stored, permit, 0, call)
     } else {
-      _ = try? engine.pointee.cancel(permit, now: now)
+      _ = try? engine.pointee.cancel(permit, now: call.pointee.now)
     }
   }
 
   @inline(never)
   private static func settle(
-    _ stored: Handle<StoredLimiter>, _ permit: UInt64, _ actual: Int64, _ now: Int64
+    _ stored: Handle<StoredLimiter>, _ permit: UInt64, _ actual: Int64, _ call: Handle<Call>
   ) {
-    _ = try? stored.pointee.settle(permit, actual: actual, now: now)
+    _ = try? stored.pointee.settle(
+      permit, actual: actual, now: call.pointee.now, until: call.pointee.endLimit)
   }
 }
 
@@ -110,34 +117,38 @@ struct BreakerPart: BitwiseCopyable {
     if let stored { release(stored) } else { release(engine) }
   }
 
+  var isInStore: Bool { stored != nil }
+
   @inline(__always)
-  func acquire(now: Int64) throws(Failure) -> Breaker.Admission {
-    if let stored { return try BreakerPart.acquire(stored, now) }
-    return try engine.pointee.acquire(now: now)
+  func acquire(_ call: Handle<Call>) throws(Failure) -> Breaker.Admission {
+    if let stored { return try BreakerPart.acquire(stored, call) }
+    return try engine.pointee.acquire(now: call.pointee.now)
   }
 
   @inline(never)
   private static func acquire(
-    _ stored: Handle<StoredBreaker>, _ now: Int64
+    _ stored: Handle<StoredBreaker>, _ call: Handle<Call>
   ) throws(Failure) -> Breaker.Admission {
-    try stored.pointee.acquire(now: now)
+    try stored.pointee.acquire(now: call.pointee.now, until: call.pointee.waitLimit)
   }
 
   /// A permit that expired meanwhile is stale: the breaker has counted without it.
   @inline(__always)
-  func report(_ permit: UInt64, _ outcome: CallOutcome, latency: Int64, now: Int64) {
+  func report(_ permit: UInt64, _ outcome: CallOutcome, latency: Int64, _ call: Handle<Call>) {
     if let stored {
-      BreakerPart.report(stored, permit, outcome, latency, now)
+      BreakerPart.report(stored, permit, outcome, latency, call)
     } else {
-      _ = try? engine.pointee.report(permit, outcome, latency: latency, now: now, processRandom)
+      _ = try? engine.pointee.report(
+        permit, outcome, latency: latency, now: call.pointee.now, processRandom)
     }
   }
 
   @inline(never)
   private static func report(
     _ stored: Handle<StoredBreaker>, _ permit: UInt64, _ outcome: CallOutcome, _ latency: Int64,
-    _ now: Int64
+    _ call: Handle<Call>
   ) {
-    _ = try? stored.pointee.report(permit, outcome, latency: latency, now: now)
+    _ = try? stored.pointee.report(
+      permit, outcome, latency: latency, now: call.pointee.now, until: call.pointee.endLimit)
   }
 }

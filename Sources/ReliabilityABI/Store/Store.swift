@@ -41,10 +41,10 @@ struct Store: ~Copyable {
     if ownsDriver.load(ordering: .relaxed) { functions.destroy?(driver) }
   }
 
-  /// Calls the driver: its status, one of the header's, with an error in `error`.
+  /// Calls the driver: its status, one of the header's, with an error in `error`. `body` is told how long it may take.
   func call(
-    _ error: UnsafeMutablePointer<agr_error>?,
-    _ body: (UnsafeMutablePointer<agr_error>) -> agr_status
+    _ error: UnsafeMutablePointer<agr_error>?, _ wait: StoreWait,
+    _ body: (Int64, UnsafeMutablePointer<agr_error>) -> agr_status
   ) -> Int {
     guard let answer = try? breaker.acquire(now: now()) else {
       refused.wrappingAdd(1, ordering: .relaxed)
@@ -54,11 +54,11 @@ struct Store: ~Copyable {
       refused.wrappingAdd(1, ordering: .relaxed)
       return fail(error, "has failed, and is asked again in a moment")
     }
-    let status = callUnguarded(error, body)
+    let status = callUnguarded(error) { body(wait.left, $0) }
     let outcome: CallOutcome
     switch status {
     case 0...: outcome = .success
-    case AGR_ERR_STORE: outcome = .failure
+    case AGR_ERR_STORE where !wait.isHurried: outcome = .failure
     default: outcome = .neutral
     }
     // What is stale was reported while the breaker had moved on, and changes nothing.

@@ -47,41 +47,45 @@ struct StoredBreaker: ~Copyable {
 
   // MARK: - Calls
 
-  func acquire(now: Int64) throws(Failure) -> Breaker.Admission {
+  /// `limit`, on the system's clock, is when the caller's time is over.
+  func acquire(
+    now: Int64, until limit: Int64 = Time.forever
+  ) throws(Failure) -> Breaker.Admission {
     try requireTime(now, "now_ns")
-    try syncWhenDue(now)
+    try syncWhenDue(now, limit)
     // Once more when the state was not what was thought.
     for _ in 0..<2 {
       guard try engine.state(now: now) == .halfOpen, try engine.standing(now: now).isAutomatic,
         probesUntil.load(ordering: .relaxed) <= systemNow(), known.load(ordering: .relaxed) != 0
       else { break }
       var retryAfter: Int64 = 0
-      let status = claimProbes(&retryAfter)
+      let status = claimProbes(&retryAfter, limit)
       if status == AGR_OPEN {
         return .refused(retryAfter: Swift.max(1, Swift.min(retryAfter, openTime)))
       }
       // Without the store this process goes by itself.
       if status != AGR_STALE { break }
-      try sync(now)
+      try sync(now, limit)
     }
     let admission = try engine.acquire(now: now)
-    try publish(now)
+    try publish(now, limit)
     return admission
   }
 
   func report(
-    _ permit: UInt64, _ outcome: CallOutcome, latency: Int64, now: Int64
+    _ permit: UInt64, _ outcome: CallOutcome, latency: Int64, now: Int64,
+    until limit: Int64 = Time.forever
   ) throws(Failure) -> Bool {
     let isCounted = try engine.report(
       permit, outcome, latency: latency, now: now, processRandom)
-    try publish(now)
+    try publish(now, limit)
     return isCounted
   }
 
   // MARK: - The store
 
   /// One thread looks at the shared state when it is time to.
-  private func syncWhenDue(_ now: Int64) throws(Failure) {
+  private func syncWhenDue(_ now: Int64, _ limit: Int64) throws(Failure) {
     let time = systemNow()
     let due = nextSync.load(ordering: .relaxed)
     guard time >= due,
@@ -89,13 +93,13 @@ struct StoredBreaker: ~Copyable {
         expected: due, desired: Time.add(time, syncTime), ordering: .relaxed
       ).exchanged
     else { return }
-    try sync(now)
+    try sync(now, limit)
   }
 
-  private func sync(_ now: Int64) throws(Failure) {
+  private func sync(_ now: Int64, _ limit: Int64) throws(Failure) {
     var key = key()
     var shared = agr_store_breaker()
-    let status = store.pointee.call(nil) { error in
+    let status = store.pointee.call(nil, StoreWait(timeout, until: limit)) { timeout, error in
       store.pointee.functions.breaker_read?(
         store.pointee.driver, &key, timeout, &shared, error) ?? Int32(AGR_ERR_STORE)
     }
@@ -119,12 +123,12 @@ struct StoredBreaker: ~Copyable {
 
   /// Tells the others when the engine has changed by itself.
   @inline(__always)
-  private func publish(_ now: Int64) throws(Failure) {
+  private func publish(_ now: Int64, _ limit: Int64) throws(Failure) {
     let seen = published.load(ordering: .relaxed)
-    if engine.generation() != seen { try publish(now, instead: seen) }
+    if engine.generation() != seen { try publish(now, limit, instead: seen) }
   }
 
-  private func publish(_ now: Int64, instead seen: UInt64) throws(Failure) {
+  private func publish(_ now: Int64, _ limit: Int64, instead seen: UInt64) throws(Failure) {
     let standing = try engine.standing(now: now)
     guard
       published.compareExchange(
@@ -138,7 +142,8 @@ struct StoredBreaker: ~Copyable {
     desired.trips = UInt32(truncatingIfNeeded: standing.trips)
     desired.open_ns = standing.openFor
     var shared = agr_store_breaker()
-    let status = store.pointee.call(nil) { error in
+    let wait = StoreWait(timeout, until: limit)
+    let status = store.pointee.call(nil, wait) { timeout, error in
       store.pointee.functions.breaker_set?(
         store.pointee.driver, &key, &desired,
         Time.add(standing.openFor, StoredBreaker.memory), timeout, &shared, error)
@@ -149,14 +154,18 @@ struct StoredBreaker: ~Copyable {
       probesUntil.store(0, ordering: .relaxed)
     } else if status == AGR_STALE {
       try follow(shared, now)
+    } else if wait.isCut {
+      // The caller had not the time for it: the next one tells.
+      _ = published.compareExchange(
+        expected: standing.generation, desired: seen, ordering: .relaxed)
     }
   }
 
-  private func claimProbes(_ retryAfter: inout Int64) -> Int {
+  private func claimProbes(_ retryAfter: inout Int64, _ limit: Int64) -> Int {
     var key = key()
     let start = systemNow()
     let status = withUnsafeBytes(of: owner) { owner in
-      store.pointee.call(nil) { error in
+      store.pointee.call(nil, StoreWait(timeout, until: limit)) { timeout, error in
         store.pointee.functions.probe?(
           store.pointee.driver, &key, known.load(ordering: .relaxed),
           owner.baseAddress?.assumingMemoryBound(to: UInt64.self), openTime, timeout, &retryAfter,

@@ -50,41 +50,44 @@ struct StoredBuckets: ~Copyable {
     case failed(Int)
   }
 
+  /// How long a call may take, for a caller whose own time is over at `limit`.
+  func wait(until limit: Int64 = Time.forever) -> StoreWait { StoreWait(timeout, until: limit) }
+
   /// Takes at least so many tokens and at the most so many; if the caller can wait, before they are there.
   func take(
-    _ key: Key, least: Int64, most: Int64, maxWait: Int64, until deadline: Int64,
+    _ key: Key, least: Int64, most: Int64, maxWait: Int64, until wait: StoreWait,
     _ error: UnsafeMutablePointer<agr_error>?
   ) -> Answer {
     var bucket = bucket(key)
     bucket.tokens = most
     bucket.least = least
-    switch call(&bucket, deadline, error) {
+    switch call(&bucket, wait, error) {
     case AGR_OK: return .granted(taken: bucket.taken, wait: 0)
     case AGR_LIMITED:
       let retryAfter = Swift.max(1, bucket.retry_after_ns)
       guard maxWait > 0, retryAfter <= maxWait else { return .limited(retryAfter: retryAfter) }
-      return takeAhead(key, least, maxWait, deadline, error)
+      return takeAhead(key, least, maxWait, wait, error)
     case let status where status == AGR_ERR_STORE: return .unanswered(status)
     case let status: return .failed(status)
     }
   }
 
   func takeAhead(
-    _ key: Key, _ tokens: Int64, _ maxWait: Int64, _ deadline: Int64,
+    _ key: Key, _ tokens: Int64, _ maxWait: Int64, _ limit: StoreWait,
     _ error: UnsafeMutablePointer<agr_error>?
   ) -> Answer {
     var bucket = bucket(key)
     bucket.tokens = tokens
     bucket.least = tokens
     bucket.flags = UInt32(AGR_STORE_MAY_OWE)
-    let status = call(&bucket, deadline, error)
+    let status = call(&bucket, limit, error)
     guard status == AGR_OK else {
       return status == AGR_ERR_STORE ? .unanswered(status) : .failed(status)
     }
     let owed = Swift.max(0, 0 &- bucket.level)
     let wait = refillTime(owed)
     guard wait <= maxWait, owed <= rate.maxDebt else {
-      add(0 &- tokens, key)
+      add(0 &- tokens, key, limit)
       return .limited(retryAfter: Swift.max(1, Time.subtract(wait, maxWait)))
     }
     return .granted(taken: tokens, wait: wait)
@@ -92,14 +95,16 @@ struct StoredBuckets: ~Copyable {
 
   /// Takes tokens whether they are there or not, up to the greatest debt; or, below 0, gives them back. What the
   /// store does not hear of is lost.
-  func add(_ tokens: Int64, _ key: Key) {
+  func add(_ tokens: Int64, _ key: Key, _ wait: StoreWait) {
     var bucket = bucket(key)
     bucket.tokens = Swift.min(tokens, StoredBuckets.maximumTokens)
     bucket.least = Swift.max(0, bucket.tokens)
     bucket.flags = tokens > 0 ? UInt32(AGR_STORE_MAY_OWE) : 0
-    let status = call(&bucket, Time.add(systemNow(), timeout), nil)
+    let status = call(&bucket, wait, nil)
     let beyond = 0 &- bucket.level &- rate.maxDebt
-    if tokens > 0 && status == AGR_OK && beyond > 0 { add(0 &- Swift.min(beyond, tokens), key) }
+    if tokens > 0 && status == AGR_OK && beyond > 0 {
+      add(0 &- Swift.min(beyond, tokens), key, wait)
+    }
   }
 
   /// What is in a bucket.
@@ -107,7 +112,7 @@ struct StoredBuckets: ~Copyable {
     _ key: Key, _ out: UnsafeMutablePointer<Int64>, _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
     var bucket = bucket(key)
-    let status = call(&bucket, Time.add(systemNow(), timeout), error)
+    let status = call(&bucket, wait(), error)
     if status == AGR_OK { out.pointee = bucket.level }
     return status
   }
@@ -133,6 +138,11 @@ struct StoredBuckets: ~Copyable {
     )
   }
 
+  /// The key of the object's only bucket, where it has one.
+  var emptyKey: agr_store_key {
+    agr_store_key(space: name.base, space_length: name.count, data: nil, length: 0)
+  }
+
   /// A bucket as the store is told of it, taking nothing.
   @inline(never)
   func bucket(_ key: Key) -> agr_store_bucket {
@@ -146,21 +156,20 @@ struct StoredBuckets: ~Copyable {
   }
 
   private func call(
-    _ bucket: inout agr_store_bucket, _ deadline: Int64,
+    _ bucket: inout agr_store_bucket, _ wait: StoreWait,
     _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
     var index: UInt32 = 0
-    return call(
-      &bucket, 1, &index, Swift.max(1, Swift.min(timeout, deadline &- systemNow())), error)
+    return call(&bucket, 1, &index, wait, error)
   }
 
   /// Takes from several as one; which of them had not enough.
   @inline(never)
   func call(
     _ buckets: UnsafeMutablePointer<agr_store_bucket>?, _ count: UInt32, _ refused: inout UInt32,
-    _ timeout: Int64, _ error: UnsafeMutablePointer<agr_error>?
+    _ wait: StoreWait, _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
-    store.pointee.call(error) { error in
+    store.pointee.call(error, wait) { timeout, error in
       store.pointee.functions.take?(
         store.pointee.driver, buckets, count, timeout, &refused, error) ?? Int32(AGR_ERR_STORE)
     }

@@ -11,6 +11,8 @@ struct StoredDemands {
   /// What the store is asked for: none of a limiter that only observes and has refused.
   private var asked = InlineArray<4, Int64>(repeating: 0)
   private var buckets = InlineArray<4, agr_store_bucket>(repeating: agr_store_bucket())
+  /// When the caller's own time is over, on the system's clock.
+  private var limit = Time.forever
   /// The demand that was refused, or that an error is about; else `count`.
   private(set) var place: Int
   private(set) var retryAfter: Int64 = 0
@@ -44,7 +46,10 @@ struct StoredDemands {
   }
 
   /// The limiters of a policy, which has checked them.
-  init(_ parts: InlineArray<4, LimiterPart?>, _ costs: InlineArray<4, Int64>) {
+  init(
+    _ parts: InlineArray<4, LimiterPart?>, _ costs: InlineArray<4, Int64>, until limit: Int64
+  ) {
+    self.limit = limit
     var known = 0
     place = 4
     for index in 0..<4 {
@@ -103,13 +108,14 @@ struct StoredDemands {
     for index in 0..<4 where index < count {
       guard let limiter = limiters[unchecked: index] else { continue }
       do throws(Failure) {
-        out[index].permit = try limiter.pointee.keep(asked[unchecked: index], now: now)
+        out[index].permit = try limiter.pointee.keep(
+          asked[unchecked: index], now: now, until: limit)
         out[index].tokens = tokens[unchecked: index]
       } catch {
         place = index
         for earlier in 0..<4 where earlier < index {
           _ = try? limiters[unchecked: earlier]?.pointee.settle(
-            out[earlier].permit, actual: 0, now: now)
+            out[earlier].permit, actual: 0, now: now, until: limit)
         }
         giveBack(from: index &+ 1)
         throw error
@@ -125,8 +131,10 @@ struct StoredDemands {
 
   private func giveBack(from start: Int) {
     for index in 0..<4 where index >= start && index < count && asked[unchecked: index] > 0 {
-      limiters[unchecked: index]?.pointee.buckets.add(
-        0 &- asked[unchecked: index], StoredBuckets.Key())
+      guard let limiter = limiters[unchecked: index] else { continue }
+      limiter.pointee.buckets.add(
+        0 &- asked[unchecked: index], StoredBuckets.Key(),
+        limiter.pointee.buckets.wait(until: limit))
     }
   }
 
@@ -162,9 +170,11 @@ struct StoredDemands {
   private mutating func ask(
     maxWait: Int64, _ error: UnsafeMutablePointer<agr_error>?
   ) -> Int {
+    guard let first = limiters[unchecked: 0] else { return AGR_ERR_STATE }
+    let wait = first.pointee.buckets.wait(until: limit)
     var flags: UInt32 = 0
     for _ in 0..<6 {
-      let status = askOnce(flags, error)
+      let status = askOnce(flags, wait, error)
       guard status == AGR_LIMITED else { return status }
       if maxWait > 0 && retryAfter <= maxWait {
         flags = UInt32(AGR_STORE_MAY_OWE)
@@ -172,11 +182,12 @@ struct StoredDemands {
         return status
       }
     }
-    guard let first = limiters[unchecked: 0] else { return AGR_ERR_STATE }
     return first.pointee.buckets.store.pointee.fail(error, "refuses what it may owe")
   }
 
-  private mutating func askOnce(_ flags: UInt32, _ error: UnsafeMutablePointer<agr_error>?) -> Int {
+  private mutating func askOnce(
+    _ flags: UInt32, _ wait: StoreWait, _ error: UnsafeMutablePointer<agr_error>?
+  ) -> Int {
     for index in 0..<4 where index < count {
       guard let limiter = limiters[unchecked: index] else { continue }
       var bucket = limiter.pointee.buckets.bucket(StoredBuckets.Key())
@@ -191,7 +202,7 @@ struct StoredDemands {
     let status = withUnsafeMutableBytes(of: &buckets) { raw in
       first.pointee.buckets.call(
         raw.baseAddress?.assumingMemoryBound(to: agr_store_bucket.self), number, &refused,
-        first.pointee.buckets.timeout, error)
+        wait, error)
     }
     place = count
     switch status {

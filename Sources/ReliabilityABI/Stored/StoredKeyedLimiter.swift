@@ -60,9 +60,8 @@ struct StoredKeyedLimiter: ~Copyable {
     guard tokens <= buckets.rate.capacity else {
       throw Failure(.neverFits, "tokens", "more than the capacity")
     }
-    let deadline = Time.add(systemNow(), buckets.timeout)
     let answer = buckets.take(
-      key, least: tokens, most: tokens, maxWait: maxWait, until: deadline, error)
+      key, least: tokens, most: tokens, maxWait: maxWait, until: buckets.wait(), error)
     switch answer {
     case .granted(let taken, let wait): return Taking(tokens: taken, wait: wait)
     case .failed(let status): return Taking(status: status)
@@ -131,7 +130,7 @@ struct StoredKeyedLimiter: ~Copyable {
       out.pointee = agr_reservation(permit: permit, tokens: tokens, wait_ns: taking.wait)
       return AGR_OK
     } catch {
-      if taking.tokens > 0 { buckets.add(0 &- taking.tokens, key) }
+      if taking.tokens > 0 { buckets.add(0 &- taking.tokens, key, buckets.wait()) }
       throw error
     }
   }
@@ -144,7 +143,9 @@ struct StoredKeyedLimiter: ~Copyable {
     defer { platform_free(ended.key.baseAddress) }
     let key = StoredBuckets.Key(
       data: UnsafeRawPointer(ended.key.baseAddress), length: ended.key.count)
-    if actual >= 0 && actual != ended.tokens { buckets.add(actual &- ended.tokens, key) }
+    if actual >= 0 && actual != ended.tokens {
+      buckets.add(actual &- ended.tokens, key, buckets.wait())
+    }
     return true
   }
 

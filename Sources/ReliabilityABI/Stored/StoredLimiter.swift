@@ -18,6 +18,8 @@ struct StoredLimiter: ~Copyable {
   private let observes: Bool
   /// Where tokens are leased one thread asks, and the others wait: 0 free, 1 held, 2 held and waited for.
   private let asking = Atomic<UInt32>(0)
+  /// Until when that thread is to have its answer.
+  private let askingUntil = Atomic<Int64>(.max)
   /// Until when the store has no more than so many tokens, as it last said; where tokens are leased.
   private let refusedUntil = Atomic<Int64>(0)
   private let refusedTokens = Atomic<Int64>(0)
@@ -74,7 +76,7 @@ struct StoredLimiter: ~Copyable {
 
   deinit {
     if let held = try? front.available(now: now()), held > 0 {
-      buckets.add(0 &- held, StoredBuckets.Key())
+      buckets.add(0 &- held, StoredBuckets.Key(), buckets.wait())
     }
   }
 
@@ -88,23 +90,25 @@ struct StoredLimiter: ~Copyable {
     case failed(Int)
   }
 
-  /// Takes tokens, if need be and within `maxWait` before they are there.
+  /// Takes tokens, if need be and within `maxWait` before they are there. `limit`, on the system's clock, is when the
+  /// caller's own time is over.
   @inline(never)
   func take(
-    _ tokens: Int64, maxWait: Int64, _ error: UnsafeMutablePointer<agr_error>?
+    _ tokens: Int64, maxWait: Int64, until limit: Int64 = Time.forever,
+    _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Answer {
     if try spend(tokens) { return .granted(paid: tokens, wait: 0) }
     guard tokens <= buckets.rate.capacity else {
       throw Failure(.neverFits, "tokens", "more than the capacity")
     }
-    let deadline = Time.add(systemNow(), buckets.timeout)
-    switch try fetch(tokens, maxWait, deadline, error) {
+    let wait = buckets.wait(until: limit)
+    switch try fetch(tokens, maxWait, wait, error) {
     case .granted(let taken, _): return .granted(paid: taken, wait: 0)
     case .unanswered(let status): return try goOnWithout(tokens, status)
     case .failed(let status): return .failed(status)
     case .limited(let retryAfter):
       guard maxWait > 0, retryAfter <= maxWait else { return refuse(retryAfter) }
-      switch buckets.takeAhead(StoredBuckets.Key(), tokens, maxWait, deadline, error) {
+      switch buckets.takeAhead(StoredBuckets.Key(), tokens, maxWait, wait, error) {
       case .granted(let taken, let wait): return .granted(paid: taken, wait: wait)
       case .limited(let retryAfter): return refuse(retryAfter)
       case .unanswered(let status): return try goOnWithout(tokens, status)
@@ -122,12 +126,13 @@ struct StoredLimiter: ~Copyable {
 
   /// Brings what is missing to the front, which had not enough, and spends it.
   private func fetch(
-    _ tokens: Int64, _ maxWait: Int64, _ deadline: Int64, _ error: UnsafeMutablePointer<agr_error>?
+    _ tokens: Int64, _ maxWait: Int64, _ limit: StoreWait,
+    _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> StoredBuckets.Answer {
     let isAlone = leaseTokens > 0
     if isAlone {
       if let wait = standing(tokens, maxWait) { return .limited(retryAfter: wait) }
-      guard lock(until: deadline) else {
+      guard lock(limit) else {
         return .unanswered(
           buckets.store.pointee.fail(error, "timed out waiting for another thread's answer"))
       }
@@ -138,7 +143,7 @@ struct StoredLimiter: ~Copyable {
       if number > 0 || isAlone, try spend(tokens) { return .granted(taken: tokens, wait: 0) }
       let missing = tokens &- (try front.available(now: now()))
       if missing <= 0 { continue }
-      let answer = try ask(missing, deadline, error)
+      let answer = try ask(missing, limit, error)
       guard case .granted(let taken, _) = answer else {
         if isAlone, case .limited(let retryAfter) = answer { remember(tokens, retryAfter) }
         return answer
@@ -151,7 +156,7 @@ struct StoredLimiter: ~Copyable {
 
   /// Asks the store for what is missing.
   private func ask(
-    _ missing: Int64, _ deadline: Int64, _ error: UnsafeMutablePointer<agr_error>?
+    _ missing: Int64, _ wait: StoreWait, _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> StoredBuckets.Answer {
     let capacity = buckets.rate.capacity
     guard missing <= capacity else {
@@ -162,7 +167,7 @@ struct StoredLimiter: ~Copyable {
     return buckets.take(
       StoredBuckets.Key(), least: missing,
       most: Swift.max(missing, Swift.min(missing &+ leaseTokens, room)), maxWait: 0,
-      until: deadline, error)
+      until: wait, error)
   }
 
   /// What is done without the store, whose error was written.
@@ -200,7 +205,9 @@ struct StoredLimiter: ~Copyable {
 
   /// Ends a reservation by its real cost; what comes back goes to the store, but for what may be leased, and what
   /// cannot is lost.
-  func settle(_ permit: UInt64, actual: Int64, now time: Int64) throws(Failure) -> Bool {
+  func settle(
+    _ permit: UInt64, actual: Int64, now time: Int64, until limit: Int64 = Time.forever
+  ) throws(Failure) -> Bool {
     guard actual >= -1 && actual <= TokenRate.maximumTokens else {
       throw .argument("actual_tokens", "must be -1, or 0 ... 2^50 tokens")
     }
@@ -209,22 +216,22 @@ struct StoredLimiter: ~Copyable {
     if actual > ended.tokens {
       front.charge(actual &- ended.tokens, now: now())
     } else if actual >= 0 {
-      try giveBack(ended.tokens &- actual)
+      try giveBack(ended.tokens &- actual, until: limit)
     }
     return true
   }
 
-  func giveBack(_ tokens: Int64) throws(Failure) {
+  func giveBack(_ tokens: Int64, until limit: Int64 = Time.forever) throws(Failure) {
     if tokens <= 0 { return }
     if leaseTokens == 0, try front.available(now: now()) >= 0 {
-      buckets.add(0 &- tokens, StoredBuckets.Key())
+      buckets.add(0 &- tokens, StoredBuckets.Key(), buckets.wait(until: limit))
       return
     }
     // Debts are paid first.
     try front.deposit(tokens, now: now())
     let held = try front.available(now: now())
     guard held > leaseTokens, try spend(held &- leaseTokens) else { return }
-    buckets.add(leaseTokens &- held, StoredBuckets.Key())
+    buckets.add(leaseTokens &- held, StoredBuckets.Key(), buckets.wait(until: limit))
   }
 
   /// What the store has, and what is in front.
@@ -253,21 +260,27 @@ struct StoredLimiter: ~Copyable {
     refusedUntil.store(Time.add(systemNow(), time), ordering: .relaxed)
   }
 
-  private func lock(until deadline: Int64) -> Bool {
-    if asking.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged {
-      return true
+  private func lock(_ wait: StoreWait) -> Bool {
+    if !asking.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged {
+      while asking.exchange(2, ordering: .acquiring) != 0 {
+        let result = withUnsafePointer(to: asking) { platform_futex_wait($0, 2, wait.deadline) }
+        guard result == ETIMEDOUT else { continue }
+        // Whoever asks has no more time than this thread had, unless this one's was cut; or it is gone: a fork has
+        // left it behind.
+        if !wait.isCut
+          || systemNow() > Time.add(askingUntil.load(ordering: .relaxed), StoreWait.telling)
+        {
+          unlock()
+        }
+        return false
+      }
     }
-    while asking.exchange(2, ordering: .acquiring) != 0 {
-      let result = withUnsafePointer(to: asking) { platform_futex_wait($0, 2, deadline) }
-      guard result == ETIMEDOUT else { continue }
-      // Whoever asks has no more time than this thread had, or is gone: a fork has left it behind.
-      unlock()
-      return false
-    }
+    askingUntil.store(wait.deadline, ordering: .relaxed)
     return true
   }
 
   private func unlock() {
+    askingUntil.store(.max, ordering: .relaxed)
     if asking.exchange(0, ordering: .releasing) == 2 {
       withUnsafePointer(to: asking) { platform_futex_wake($0, 1) }
     }

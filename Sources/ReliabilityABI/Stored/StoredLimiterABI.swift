@@ -79,7 +79,7 @@ extension StoredLimiter {
 
   @inline(never)
   func reserve(
-    _ tokens: Int64, maxWait: Int64, now time: Int64,
+    _ tokens: Int64, maxWait: Int64, now time: Int64, until limit: Int64 = Time.forever,
     _ out: UnsafeMutablePointer<agr_reservation>, _ retryAfter: UnsafeMutablePointer<Int64>?,
     _ error: UnsafeMutablePointer<agr_error>?
   ) throws(Failure) -> Int {
@@ -87,7 +87,7 @@ extension StoredLimiter {
     try requireTime(time, "now_ns")
     var paid: Int64 = 0
     var wait: Int64 = 0
-    switch try take(tokens, maxWait: maxWait, error) {
+    switch try take(tokens, maxWait: maxWait, until: limit, error) {
     case .granted(let taken, let needed): (paid, wait) = (taken, needed)
     case .failed(let status): return status
     case .limited(let retry):
@@ -97,16 +97,18 @@ extension StoredLimiter {
       }
     }
     out.pointee = agr_reservation(
-      permit: try keep(paid, now: time), tokens: tokens, wait_ns: wait)
+      permit: try keep(paid, now: time, until: limit), tokens: tokens, wait_ns: wait)
     return AGR_OK
   }
 
   /// A permit for what was taken.
-  func keep(_ paid: Int64, now time: Int64) throws(Failure) -> UInt64 {
+  func keep(
+    _ paid: Int64, now time: Int64, until limit: Int64 = Time.forever
+  ) throws(Failure) -> UInt64 {
     do throws(Failure) {
       return try ledger.open(paid, nil, 0, now: time)
     } catch {
-      try giveBack(paid)
+      try giveBack(paid, until: limit)
       throw error
     }
   }

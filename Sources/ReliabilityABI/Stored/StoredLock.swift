@@ -55,7 +55,7 @@ struct StoredLock: ~Copyable {
     var fence: UInt64 = 0
     var wait: Int64 = 0
     let start = systemNow()
-    let status = ask(error, until: Time.add(start, Swift.min(most, timeout))) { left, error in
+    let status = ask(error, StoreWait(Swift.min(most, timeout))) { left, error in
       store.pointee.functions.acquire?(
         store.pointee.driver, &lease, left, &fence, &wait, error) ?? Int32(AGR_ERR_STORE)
     }
@@ -102,7 +102,7 @@ struct StoredLock: ~Copyable {
   ) -> Int {
     var lease = lease(key, hold.pointee.owner)
     let start = systemNow()
-    let status = ask(error, until: Time.add(start, timeout)) { left, error in
+    let status = ask(error, StoreWait(timeout)) { left, error in
       store.pointee.functions.extend?(store.pointee.driver, &lease, left, error)
         ?? Int32(AGR_ERR_STORE)
     }
@@ -116,7 +116,7 @@ struct StoredLock: ~Copyable {
   ) -> Int {
     var lease = lease(key, owner)
     var calls = 0
-    let status = ask(error, until: Time.add(systemNow(), timeout)) { left, error in
+    let status = ask(error, StoreWait(timeout)) { left, error in
       calls &+= 1
       return store.pointee.functions.release?(store.pointee.driver, &lease, left, error)
         ?? Int32(AGR_ERR_STORE)
@@ -131,14 +131,13 @@ struct StoredLock: ~Copyable {
   }
 
   private func ask(
-    _ error: UnsafeMutablePointer<agr_error>?, until deadline: Int64,
+    _ error: UnsafeMutablePointer<agr_error>?, _ wait: StoreWait,
     _ body: (Int64, UnsafeMutablePointer<agr_error>) -> agr_status
   ) -> Int {
     var status = AGR_ERR_STORE
     for attempt in 0..<2 {
-      let left = Time.subtract(deadline, systemNow())
-      if attempt > 0 && left <= 0 { break }
-      status = store.pointee.call(error) { body(Swift.max(1, left), $0) }
+      if attempt > 0 && wait.isOver { break }
+      status = store.pointee.call(error, wait, body)
       if status != AGR_ERR_STORE { break }
     }
     return status
