@@ -34,7 +34,8 @@ package struct TimeWindow: ~Copyable {
       words.store(TimeWindow.alarmEnd, UInt64(bitPattern: number &+ TimeWindow.steps &+ 1))
       return true
     }
-    // A success raises no rate, except that there may now be enough calls to speak of one.
+    // A success raises no rate, except that there may now be enough calls to speak of one. When two come at a time each
+    // may see one too many: then the next failure is the first to look, and nothing but successes has come since.
     return number < Int64(bitPattern: words.load(TimeWindow.alarmEnd))
       && counts(era: era, now).total == UInt64(truncatingIfNeeded: minimum)
   }
@@ -50,12 +51,16 @@ package struct TimeWindow: ~Copyable {
       back &+= 1
       let stamp = TimeWindow.stamp(number, era)
       let base = TimeWindow.base(number)
+      // A call is added before its failure, and looked for behind it: who is between the two of another thread sees a
+      // rate that is too low, never one too high, and that thread looks when it has added both.
+      let failures = count(base &+ 1, stamp)
+      let slow = count(base &+ 2, stamp)
       let calls = count(base, stamp)
       counts.total &+= calls
       // Where late threads alternate between steps of one place, its words can be of both: no more of
       // either kind than there are calls.
-      counts.failures &+= Swift.min(calls, count(base &+ 1, stamp))
-      counts.slow &+= Swift.min(calls, count(base &+ 2, stamp))
+      counts.failures &+= Swift.min(calls, failures)
+      counts.slow &+= Swift.min(calls, slow)
     }
     return counts
   }
@@ -102,7 +107,7 @@ package struct TimeWindow: ~Copyable {
 
   @inline(__always)
   private func count(_ index: Int, _ stamp: UInt64) -> UInt64 {
-    let word = words.load(index)
+    let word = words.loadAcquiring(index)
     return word &>> 32 == stamp ? word & 0xffff_ffff : 0
   }
 
