@@ -178,35 +178,6 @@ static void several_are_taken_as_one(agr_store *store, agr_store *other) {
   for (int i = 0; i < 4; ++i) agr_limiter_destroy(both[i / 2][i % 2]);
 }
 
-static agr_limiter *watched;
-static _Atomic int watching, stolen;
-
-static void *ask_again_and_again(void *unused) {
-  agr_error own;
-  while (watching) stolen += agr_limiter_try_acquire(watched, 1, NULL, &own) == AGR_OK;
-  return unused;
-}
-
-/* What is taken before it is there is its reservation's, and nobody else's meanwhile. */
-static void tokens_of_tomorrow_are_not_spent_today(agr_store *store) {
-  const agr_limiter_config config = bucket_of(1000, hour);
-  pthread_t thread;
-  agr_reservation reservation;
-  watched = limiter_in(store, "ahead", &config, 0, AGR_STORE_REFUSE);
-  CHECK(agr_limiter_try_acquire(watched, 1000, NULL, &error) == AGR_OK);
-  watching = 1;
-  CHECK(pthread_create(&thread, NULL, ask_again_and_again, NULL) == 0);
-  for (int i = 0; i < 300; ++i) {
-    CHECK(agr_limiter_reserve(watched, 1, 2000 * hour, &reservation, NULL, &error) == AGR_OK);
-    CHECK(reservation.wait_ns > hour / 2 && reservation.permit);
-    CHECK(agr_limiter_settle(watched, reservation.permit, -1, &error) == AGR_OK);
-  }
-  watching = 0;
-  pthread_join(thread, NULL);
-  CHECK_EQUAL(stolen, 0, "spent by others");
-  agr_limiter_destroy(watched);
-}
-
 static void wrong_configurations_are_named(agr_store *store) {
   agr_limiter *limiter = NULL;
   agr_store_options options;
@@ -347,7 +318,6 @@ int main(void) {
   reservations_come_back(store);
   a_greater_cost_is_owed(store, other);
   several_are_taken_as_one(store, other);
-  tokens_of_tomorrow_are_not_spent_today(store);
   wrong_configurations_are_named(store);
   threads_take_what_there_is(store, 0);
   threads_take_what_there_is(store, 100);
