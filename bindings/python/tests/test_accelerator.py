@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -16,16 +17,24 @@ import pytest
 
 import autoglm_reliability
 from autoglm_reliability import (
+    AttemptOutcome,
+    Backoff,
     CircuitBreaker,
+    ClosedError,
+    ErrorClass,
     KeyedRateLimiter,
     Permit,
     Policy,
     RateLimiter,
     Reservation,
+    Retry,
+    StepKind,
     _accelerate,
     _ffi,
 )
+from autoglm_reliability import _generated as c
 from autoglm_reliability.attempt import Attempt
+from autoglm_reliability.request import DEFAULTS
 
 CHOSEN = os.environ.get(_accelerate.ENVIRONMENT)
 METHODS: list[Any] = [
@@ -39,6 +48,7 @@ METHODS: list[Any] = [
     CircuitBreaker._run,
     Policy.execute,
     Policy._run,
+    Policy._start,
 ]
 with_accelerator = pytest.mark.skipif(not autoglm_reliability.accelerated, reason="without the accelerator")
 
@@ -313,3 +323,101 @@ def test_a_permit_that_is_none_is_an_error() -> None:
     for permit in (-1, 2**64):
         with pytest.raises(OverflowError):
             limiter._settle(permit, 1)
+
+
+def guarded(quick: bool, **fields: Any) -> tuple[Policy, CircuitBreaker]:
+    breaker = CircuitBreaker(minimum_calls=3, failure_rate=0.5)
+    backoff = Backoff(max_attempts=2, base_delay=0)
+    policy = Policy(breaker=breaker, retry=Retry(backoff), total_timeout=math.inf, idle_timeout=7, **fields)
+    policy._attach(policy._handle.cell, quick)
+    return policy, breaker
+
+
+def counts(policy: Policy, breaker: CircuitBreaker) -> tuple[int, ...]:
+    seen, calls = breaker.snapshot(), policy.snapshot()
+    return seen.window_total, seen.window_failures, calls.calls_alive, calls.calls
+
+
+ways = pytest.mark.parametrize("quick", [True, False] if autoglm_reliability.accelerated else [False])
+
+
+@ways
+def test_a_call_that_has_begun_succeeds_once(quick: bool) -> None:
+    policy, breaker = guarded(quick)
+    begun = policy._start(DEFAULTS, None)
+    assert isinstance(begun, Attempt) == quick
+    kind, number, left, attempt, connect, first_byte, idle = begun._told()
+    assert (kind, number) == (StepKind.ATTEMPT, 1)
+    assert left == attempt == c.AGR_FOREVER
+    assert (connect, first_byte, idle) == (3 * 10**9, 30 * 10**9, 7 * 10**9)
+    assert counts(policy, breaker)[2] == 1
+    begun._succeed()
+    assert begun._closed
+    assert counts(policy, breaker) == (1, 0, 0, 1)
+    with pytest.raises(ClosedError):
+        begun._succeed()
+    begun._close()
+    assert counts(policy, breaker) == (1, 0, 0, 1)
+
+
+@ways
+def test_a_call_that_has_begun_becomes_one_that_can_fail(quick: bool) -> None:
+    policy, breaker = guarded(quick)
+    begun = policy._start(DEFAULTS, None)
+    call = begun._owned()
+    assert begun._owned() is call
+    call.advance(AttemptOutcome(ErrorClass.TRANSIENT))
+    if call.step.kind is StepKind.WAIT:
+        call.advance()
+    assert call._told()[:2] == (StepKind.ATTEMPT, 2)
+    assert not begun._closed
+    begun._succeed()
+    assert (begun._closed, call.closed) == (True, True)
+    assert counts(policy, breaker) == (2, 1, 0, 1)
+
+
+@ways
+@pytest.mark.parametrize("owned", [False, True])
+def test_a_call_that_has_begun_and_is_closed_or_forgotten_counts_nowhere(quick: bool, owned: bool) -> None:
+    policy, breaker = guarded(quick)
+    begun = policy._start(DEFAULTS, None)
+    if owned:
+        begun._owned()
+    begun._close()
+    begun._close()
+    assert begun._closed
+    forgotten = policy._start(DEFAULTS, None)
+    assert counts(policy, breaker)[2] == 1
+    del forgotten
+    assert counts(policy, breaker) == (0, 0, 0, 2)
+
+
+@ways
+def test_what_stands_in_the_way_of_a_call_is_told(quick: bool) -> None:
+    policy, breaker = guarded(quick, max_calls=1)
+    first = policy._start(DEFAULTS, None)
+    with pytest.raises(autoglm_reliability.CapacityError):
+        policy._start(DEFAULTS, None)
+    first._close()
+    for _ in range(3):
+        breaker.acquire().failure()
+    refused = policy._start(DEFAULTS, None)
+    assert refused._told()[0] == StepKind.DONE
+    assert refused._owned().step.component is autoglm_reliability.Component.BREAKER
+    refused._close()
+    policy.close()
+    with pytest.raises(ClosedError):
+        policy._start(DEFAULTS, None)
+
+
+@with_accelerator
+def test_a_request_in_another_form_is_left_to_python() -> None:
+    policy, _ = guarded(True)
+    start: Any = policy._start
+    for data in (b"", b"x" * 7, bytearray(8), 5):
+        begun = start(DEFAULTS, data)
+        assert not isinstance(begun, Attempt)
+        begun._close()
+    for arguments in ((), (DEFAULTS,), (DEFAULTS, None, None)):
+        with pytest.raises(TypeError):
+            start(*arguments)

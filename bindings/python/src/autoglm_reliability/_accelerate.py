@@ -15,7 +15,7 @@ from .errors import LibraryError
 
 FILE = "_accelerator.abi3.so"
 # As in _accelerator.c.
-INTERFACE = 2
+INTERFACE = 3
 # 0: do without it. 1: fail if it cannot be used. Otherwise it is used if it is there.
 ENVIRONMENT = "AUTOGLM_RELIABILITY_ACCELERATOR"
 

@@ -19,7 +19,7 @@
 
 /* Of what this file and the Python files expect of each other, so that one that was built from older sources is
  * not used: to be raised here and in _accelerate.py when that changes. */
-#define INTERFACE 2
+#define INTERFACE 3
 
 /* ---- what Python hands over ---- */
 
@@ -150,7 +150,7 @@ static PyObject *failed(PyObject *self, agr_status status, const agr_error *erro
 
 /* ---- methods, each with the Python function that does the whole of it ---- */
 
-enum { LIMITER, KEYED, LIMITER_TAKE, KEYED_TAKE, KEYED_RESERVE, KEYED_SETTLE, KEYED_AVAILABLE, ACQUIRE, GUARD, EXECUTE, RUN, METHODS };
+enum { LIMITER, KEYED, LIMITER_TAKE, KEYED_TAKE, KEYED_RESERVE, KEYED_SETTLE, KEYED_AVAILABLE, ACQUIRE, GUARD, EXECUTE, RUN, START, METHODS };
 static PyObject *whole[METHODS];
 
 static PyObject *do_all(int which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
@@ -650,7 +650,57 @@ static void attempt_dealloc(PyObject *self) {
   release(self);
 }
 
-static PyMethodDef attempt_methods[] = {{"_release", attempt_release, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+/* What is asked of each step: see Begun in call.py. */
+static PyObject *attempt_told(PyObject *self, PyObject *unused) {
+  const agr_step *step = &((Attempt *)self)->step;
+  (void)unused;
+  return Py_BuildValue("iILLLLL", step->kind, step->attempt, (long long)step->remaining_ns,
+                       (long long)step->attempt_timeout_ns, (long long)step->connect_timeout_ns,
+                       (long long)step->first_byte_timeout_ns, (long long)step->idle_timeout_ns);
+}
+
+/* The attempt was a success, and with it the call. */
+static PyObject *attempt_succeed(PyObject *self, PyObject *unused) {
+  Attempt *attempt = (Attempt *)self;
+  (void)unused;
+  if (attempt->native == NULL) {
+    PyObject *call = PyObject_CallMethod(self, "_owned", NULL);
+    PyObject *done = call == NULL ? NULL : PyObject_CallMethod(call, "_succeed", NULL);
+    Py_XDECREF(call);
+    return done;
+  }
+  agr_step step = {.struct_size = sizeof step};
+  agr_error error;
+  agr_status status = agr.call_advance(attempt->native, &success, &step, &error);
+  attempt_end(attempt);
+  if (status < 0)
+    return failed(attempt->policy, status, &error);
+  Py_RETURN_NONE;
+}
+
+/* Nobody waits for it any more. */
+static PyObject *attempt_close(PyObject *self, PyObject *unused) {
+  Attempt *attempt = (Attempt *)self;
+  (void)unused;
+  if (attempt->call != NULL)
+    return PyObject_CallMethod(attempt->call, "close", NULL);
+  attempt_end(attempt);
+  Py_RETURN_NONE;
+}
+
+static PyObject *attempt_closed(PyObject *self, void *unused) {
+  Attempt *attempt = (Attempt *)self;
+  (void)unused;
+  if (attempt->call != NULL)
+    return PyObject_GetAttrString(attempt->call, "closed");
+  return PyBool_FromLong(attempt->native == NULL);
+}
+
+static PyMethodDef attempt_methods[] = {{"_release", attempt_release, METH_NOARGS, NULL},
+                                        {"_told", attempt_told, METH_NOARGS, NULL},
+                                        {"_succeed", attempt_succeed, METH_NOARGS, NULL},
+                                        {"_close", attempt_close, METH_NOARGS, NULL},
+                                        {NULL, NULL, 0, NULL}};
 static PyMemberDef attempt_members[] = {{"_policy", T_OBJECT, offsetof(Attempt, policy), READONLY, NULL},
                                         {"_call", T_OBJECT, offsetof(Attempt, call), 0, NULL},
                                         {"costs", T_OBJECT, offsetof(Attempt, costs), 0, NULL},
@@ -658,6 +708,7 @@ static PyMemberDef attempt_members[] = {{"_policy", T_OBJECT, offsetof(Attempt, 
                                         {NULL, 0, 0, 0, NULL}};
 static PyGetSetDef attempt_properties[] = {{"_raw", attempt_raw, NULL, NULL, NULL},
                                            {"_address", attempt_address, NULL, NULL, NULL},
+                                           {"_closed", attempt_closed, NULL, NULL, NULL},
                                            {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot attempt_slots[] = {{Py_tp_new, attempt_new},
                                       {Py_tp_dealloc, attempt_dealloc},
@@ -777,6 +828,31 @@ static PyObject *policy_execute(PyObject *self, PyObject *const *args, Py_ssize_
   return guarded(self, args[0], NULL, NULL);
 }
 
+/* request, and what it is in C: bytes; None: the defaults. To Python it is a call that has begun. */
+static PyObject *policy_start(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+  agr_request request;
+  int plain = is_quick(self) && count == 2 && names == NULL;
+  int asks = plain && PyBytes_CheckExact(args[1]) && PyBytes_Size(args[1]) == (Py_ssize_t)sizeof request;
+  if (!asks && !(plain && args[1] == Py_None))
+    return do_all(START, self, args, count, names);
+  if (hook(ATTEMPT) == NULL)
+    return NULL;
+  Attempt *attempt = make_attempt((PyTypeObject *)hooks[ATTEMPT]);
+  if (attempt == NULL)
+    return NULL;
+  Py_INCREF(self);
+  attempt->policy = self;
+  if (asks)
+    memcpy(&request, PyBytes_AsString(args[1]), sizeof request);
+  agr_error error;
+  agr_status status =
+      agr.call_begin(handle(self), asks ? &request : NULL, &attempt->native, &attempt->step, &error);
+  if (status >= 0)
+    return (PyObject *)attempt;
+  Py_DECREF(attempt);
+  return failed(self, status, &error);
+}
+
 /* policy, function, arguments, keywords: the call of a decorated function. */
 static PyObject *policy_run(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
   if (!is_quick(self) || count != 3 || names != NULL || !PyTuple_Check(args[1]) || !PyDict_Check(args[2]))
@@ -812,13 +888,15 @@ static PyMethodDef methods[METHODS] = {
            "execute($self, /, function, request=None, **fields)\n--\n\n"
            "Runs a call to its end on this thread: attempts by function, waits by sleeping."),
     METHOD("_run", policy_run, NULL),
+    METHOD("_start", policy_start, NULL),
 };
 static const char *const method_names[METHODS] = {"limiter_try_acquire", "keyed_limiter_try_acquire",
                                                   "limiter_take",        "keyed_limiter_take",
                                                   "keyed_limiter_reserve", "keyed_limiter_settle",
                                                   "keyed_limiter_available",
                                                   "breaker_acquire",     "breaker_run",
-                                                  "policy_execute",      "policy_run"};
+                                                  "policy_execute",      "policy_run",
+                                                  "policy_start"};
 
 /* method(name, function): the method, which leaves to the function what it does not do itself. */
 static PyObject *module_method(PyObject *module, PyObject *args) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from . import _generated as c
 from ._aside import ended
@@ -23,6 +23,27 @@ if TYPE_CHECKING:
 
 _advance_now = untyped("agr_call_advance")
 PLAIN_SUCCESS = byref(SUCCESS._write()[0])
+
+
+#: Of a step: its kind, the number of the attempt, and in nanoseconds what is left until the deadline, then
+#: the time-outs of the attempt, of the connection, of the first byte and of a pause.
+Told = tuple[int, int, int, int, int, int, int]
+
+
+class Begun(Protocol):
+    """A call that has begun: a Call, or an attempt of the accelerator's, which becomes one when needed."""
+
+    @property
+    def _closed(self) -> bool: ...
+
+    def _told(self) -> Told: ...
+
+    def _succeed(self) -> None:
+        """The attempt was a success, and with it the call, which is closed."""
+
+    def _close(self) -> None: ...
+
+    def _owned(self) -> Call: ...
 
 
 class Call:
@@ -169,6 +190,32 @@ class Call:
             await ended(self.close)
         else:
             self.close()
+
+    def _told(self) -> Told:
+        raw = self._raw
+        return (
+            raw.kind,
+            raw.attempt,
+            raw.remaining_ns,
+            raw.attempt_timeout_ns,
+            raw.connect_timeout_ns,
+            raw.first_byte_timeout_ns,
+            raw.idle_timeout_ns,
+        )
+
+    def _succeed(self) -> None:
+        self._go_on(SUCCESS)
+        self.close()
+
+    @property
+    def _closed(self) -> bool:
+        return self._handle.closed
+
+    def _close(self) -> None:
+        self._handle.close()
+
+    def _owned(self) -> Call:
+        return self
 
     def _require_open(self) -> None:
         if self._handle.closed:

@@ -17,7 +17,7 @@ from .attempt import Attempt
 from .backoff import Backoff
 from .breaker import CircuitBreaker
 from .budget import RetryBudget
-from .call import Call
+from .call import Begun, Call
 from .classify import Classify, default_classify
 from .codec import Codec
 from .enums import Component, Fallback, Mode
@@ -158,6 +158,12 @@ class Policy(Native):
         return Call(self, _request(request, fields))
 
     call = begin
+
+    @accelerated("policy_start")
+    def _start(self, request: Request, data: Optional[bytes]) -> Begun:
+        """As begin. data: the request in C's form, which has no deadline; None: DEFAULTS."""
+        del data
+        return self.begin(request)
 
     async def begin_async(self, request: Optional[Request] = None, **fields: Any) -> Call:
         """As begin; does not block the event loop when a part is in a store either. The call is then to be

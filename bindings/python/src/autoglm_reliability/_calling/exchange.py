@@ -8,18 +8,18 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Optional, cast
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from .. import _generated as c
-from .._convert import Duration
+from .._convert import Duration, seconds
 from .._report import _refusal
-from ..call import Call
-from ..classify import SUCCESS, AttemptOutcome
+from ..call import Begun, Call
+from ..classify import AttemptOutcome
 from ..errors import ClosedError, DeadlineExceeded, RateLimited
 from ..policy import Policy
 from ..propagation import ATTEMPT_HEADER, LONGEST_MS, NOTHING, TIMEOUT_HEADER, Inbound
 from ..request import DEFAULTS, Request
-from .hosts import NANOSECOND, Host, Hosts
+from .hosts import Host, Hosts
 from .options import Options
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class _Written(Request):
 # What tells the policy that a request which was sent and had no reply may be sent again.
 _REPEATABLE = _Written(key=b"repeatable")
 _WRITTEN = Request._write(_REPEATABLE, cast("Native", None))  # only a deadline is a policy's
+_REPEATABLE_BYTES = bytes(cast("Any", _WRITTEN[0]))
 
 
 class Exchange:
@@ -51,9 +52,29 @@ class Exchange:
     limit       the same of the present attempt; math.inf: never.
     failure     how the last attempt that failed did so.
     waits       a step of it may wait for a store.
+    kind        what to do next: an AGR_STEP_*.
+    number      of the attempt.
+    attempt_ns, connect_ns, first_byte_ns, idle_ns  the time for each; AGR_FOREVER: no limit.
     """
 
-    __slots__ = ("_call", "_request", "_single", "failure", "host", "limit", "options", "repeatable", "waits")
+    __slots__ = (
+        "_begun",
+        "_remaining_ns",
+        "_request",
+        "_single",
+        "attempt_ns",
+        "connect_ns",
+        "failure",
+        "first_byte_ns",
+        "host",
+        "idle_ns",
+        "kind",
+        "limit",
+        "number",
+        "options",
+        "repeatable",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -66,7 +87,7 @@ class Exchange:
         until: float = math.inf,
         inbound: Inbound = NOTHING,
     ) -> None:
-        self._single = not resendable or (inbound.retried_outside and not options.nested_retries)
+        self._single = not resendable or (inbound.attempt > 0 and not options.nested_retries)
         self.options = options
         self.repeatable = repeatable
         self.limit = math.inf
@@ -74,60 +95,66 @@ class Exchange:
         self._request = _REPEATABLE if repeatable else DEFAULTS
         if costs is not None:
             self._request = replace(self._request, costs=costs)
-        self.host = host
-        self._begin(hosts)
+        self._begun = self._begin(hosts, host)
         self.waits = self.host.policy._waits
+        self._arrive()
         until = min(until, inbound.deadline)
         if until < math.inf and until - time.monotonic() < self.remaining:
             self._begin_again(until - time.monotonic())
 
-    def _begin(self, hosts: Hosts) -> None:
+    def _begin(self, hosts: Hosts, host: Host) -> Begun:
         while True:
+            self.host = host
             try:
-                self._call = self.host.policy.begin(self._request)
+                if self._request is _REPEATABLE:
+                    return host.policy._start(_REPEATABLE, _REPEATABLE_BYTES)
+                if self._request is DEFAULTS:
+                    return host.policy._start(DEFAULTS, None)
+                return host.policy.begin(self._request)
             except ClosedError:
                 # Another thread's new origin may just have taken its place in the table.
-                before, self.host = self.host, hosts.find(self.host.origin)
-                if before is self.host:
+                host = hosts.find(host.origin)
+                if host is self.host:
                     raise
-                continue
-            break
 
     def _begin_again(self, left: float) -> None:
         """With less time than the policy would give. A call that is closed before its end counts nowhere."""
-        self._call.close()
-        self._call = self.host.policy.begin(replace(self._request, timeout=max(0.0, left)))
+        self._begun._close()
+        self._begun = self.host.policy.begin(replace(self._request, timeout=max(0.0, left)))
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """At another step."""
+        self.kind, self.number, left, attempt, self.connect_ns, self.first_byte_ns, self.idle_ns = (
+            self._begun._told()
+        )
+        self._remaining_ns = left
+        self.attempt_ns = min(left, attempt)
 
     @property
     def policy(self) -> Policy:
         return self.host.policy
 
     @property
-    def kind(self) -> int:
-        """What to do next: an AGR_STEP_*."""
-        kind: int = self._call._raw.kind
-        return kind
-
-    @property
     def call(self) -> Call:
-        return self._call
-
-    @property
-    def number(self) -> int:
-        number: int = self._call._raw.attempt
-        return number
+        self._begun = call = self._begun._owned()
+        return call
 
     @property
     def remaining(self) -> float:
         """Seconds until the deadline; math.inf: there is none."""
-        left: int = self._call._raw.remaining_ns
-        return math.inf if left == c.AGR_FOREVER else left / NANOSECOND
+        return seconds(self._remaining_ns)
+
+    @property
+    def attempt_time(self) -> float:
+        """The seconds that the attempt may take; math.inf: no limit."""
+        return seconds(self.attempt_ns)
 
     def pause(self) -> float:
         """Seconds to wait before the first attempt, because the server has told an earlier request so; after
         them, resume(). Raises when that is longer than anybody waits."""
-        wait = self.host.pause()
-        if wait == 0.0 or self._call._raw.kind != c.AGR_STEP_ATTEMPT:
+        wait = self.host.pause() if self.host.resume_ns else 0.0
+        if wait == 0.0 or self.kind != c.AGR_STEP_ATTEMPT:
             return 0.0
         wait += random.random() * min(1.0, wait / 4)  # noqa: S311 - not all that wait are to come at once
         if wait > min(self.remaining, self.options.max_pause):
@@ -140,23 +167,14 @@ class Exchange:
         """The call begins only now: while it waits, it is not to hold a breaker's permit, nor tokens."""
         self._begin_again(self.remaining - waited)
 
-    @property
-    def attempt_time(self) -> float:
-        """The seconds that the attempt may take; math.inf: no limit."""
-        raw = self._call._raw
-        left: int = min(raw.remaining_ns, raw.attempt_timeout_ns)
-        return math.inf if left == c.AGR_FOREVER else left / NANOSECOND
-
     def start(self) -> float:
         """Begins an attempt: its limit."""
-        self.limit = time.monotonic() + self.attempt_time
+        self.limit = time.monotonic() + seconds(self.attempt_ns)
         return self.limit
 
     def headers(self) -> tuple[tuple[str, str], ...]:
         """What this attempt tells the server."""
-        raw = self._call._raw
-        attempt = (ATTEMPT_HEADER, str(raw.attempt))
-        left = min(raw.remaining_ns, raw.attempt_timeout_ns) // 1_000_000
+        attempt, left = (ATTEMPT_HEADER, str(self.number)), self.attempt_ns // 1_000_000
         return (attempt,) if left >= LONGEST_MS else (attempt, (TIMEOUT_HEADER, str(left)))
 
     def rest(self, delay: Optional[Duration]) -> None:
@@ -170,30 +188,35 @@ class Exchange:
         self.failure = outcome
         if self._single:
             outcome = replace(outcome, server_delay=math.inf)
-        self._call._go_on(outcome)
+        self.call._go_on(outcome)
+        self._arrive()
 
     def go_on(self) -> None:
         """After a wait."""
-        self._call._go_on()
+        self.call._go_on()
+        self._arrive()
 
     def commit(self) -> None:
         """A byte of the answer is passed on."""
-        self._call.commit()
+        self.call.commit()
 
     def succeed(self, costs: Sequence[Optional[int]] = ()) -> None:
-        self._call._go_on(AttemptOutcome.success(costs=costs) if costs else SUCCESS)
-        self._call.close()
+        if not costs:
+            self._begun._succeed()
+            return
+        self.call._go_on(AttemptOutcome.success(costs=costs))
+        self.call.close()
 
     def close(self) -> None:
         """Before its end that is neutral: whoever asked has gone away."""
-        self._call.close()
+        self._begun._close()
 
     def refusal(self) -> Exception:
-        return _refusal(self._call.step)
+        return _refusal(self.call.step)
 
     @property
     def closed(self) -> bool:
-        return self._call.closed
+        return self._begun._closed
 
 
 def least(asked: Optional[float], limit: float) -> Optional[float]:

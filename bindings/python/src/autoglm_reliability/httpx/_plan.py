@@ -55,11 +55,10 @@ class Sending:
 
     def prepare(self, exchange: Exchange) -> dict[str, Optional[float]]:
         """Before an attempt: its time-outs, which httpx goes on to look at."""
-        raw, asked = exchange.call._raw, self._asked.get
-        total = min(raw.remaining_ns, raw.attempt_timeout_ns) / 1e9
+        asked, total = self._asked.get, exchange.attempt_ns / 1e9
         timeouts = {
-            "connect": least(asked("connect"), min(raw.connect_timeout_ns / 1e9, total)),
-            "read": least(asked("read"), min(raw.first_byte_timeout_ns / 1e9, total)),
+            "connect": least(asked("connect"), min(exchange.connect_ns / 1e9, total)),
+            "read": least(asked("read"), min(exchange.first_byte_ns / 1e9, total)),
             "write": least(asked("write"), total),
             "pool": least(asked("pool"), total),
         }
@@ -70,8 +69,7 @@ class Sending:
 
     def prepare_body(self, exchange: Exchange, timeouts: dict[str, Optional[float]]) -> None:
         """Once the headers are there: from here on the time-out is for what lies between two reads."""
-        raw = exchange.call._raw
-        timeouts["read"] = least(self._asked.get("read"), raw.idle_timeout_ns / 1e9)
+        timeouts["read"] = least(self._asked.get("read"), exchange.idle_ns / 1e9)
 
     def restore(self) -> None:
         self.request.extensions = self._extensions

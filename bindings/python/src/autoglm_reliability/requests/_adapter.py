@@ -136,10 +136,10 @@ class _IO:
         self._rewind = rewind
 
     async def send(self, exchange: Exchange) -> RequestsAnswer:
-        raw, total = exchange.call._raw, exchange.attempt_time
+        total = exchange.attempt_time
         connect, read = _asked(self._timeout)
-        connect = least(connect, min(raw.connect_timeout_ns / 1e9, total))
-        first = least(read, min(raw.first_byte_timeout_ns / 1e9, total))
+        connect = least(connect, min(exchange.connect_ns / 1e9, total))
+        first = least(read, min(exchange.first_byte_ns / 1e9, total))
         if exchange.options.propagate:
             self._request.headers.update(exchange.headers())
         if self._rewind and exchange.number > 1:
@@ -148,7 +148,7 @@ class _IO:
         # From here on the time-out is for what lies between two reads.
         connection = getattr(getattr(response.raw, "connection", None), "sock", None)
         if connection is not None:
-            connection.settimeout(least(read, min(raw.idle_timeout_ns / 1e9, total)))
+            connection.settimeout(least(read, min(exchange.idle_ns / 1e9, total)))
         return RequestsAnswer(response, exchange.limit)
 
     async def within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
