@@ -71,3 +71,82 @@ def test_what_is_done_in_time_is_what_it_is() -> None:
         return await within(60, work()), cancelling(asyncio.current_task())
 
     assert asyncio.run(main()) == (7, 0)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Counts the timers that are set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays: list[float] = []
+
+    def call_later(self, delay: float, *arguments: Any, **names: Any) -> asyncio.TimerHandle:
+        self.delays.append(delay)
+        return super().call_later(delay, *arguments, **names)
+
+
+def in_loop(main: Any) -> list[float]:
+    loop = Loop()
+    try:
+        loop.run_until_complete(main)
+    finally:
+        loop.close()
+    return loop.delays
+
+
+async def at_once() -> None:
+    pass
+
+
+def test_those_who_are_in_time_one_after_another_need_one_timer() -> None:
+    async def main() -> None:
+        for _ in range(1000):
+            await within(60, at_once())
+
+    assert len(in_loop(main())) == 1
+
+
+def test_a_shorter_limit_is_not_kept_by_the_timer_of_a_longer_one() -> None:
+    async def main() -> None:
+        await within(60, at_once())
+        with pytest.raises(asyncio.TimeoutError):
+            await within(0, forever())
+        await within(0.01, at_once())
+        with pytest.raises(asyncio.TimeoutError):
+            await within(0.03, forever())
+
+    # The last timer rings too early for the last limit, and is set for the rest of it.
+    *delays, rest = in_loop(main())
+    assert delays == [60, 0, 0.01]
+    assert 0 < rest < 0.03
+
+
+def test_a_timer_that_rings_for_nobody_cancels_nobody() -> None:
+    async def main() -> int:
+        await within(0.01, at_once())
+        ended = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.02, ended.set_result, None)
+        await ended
+        return cancelling(asyncio.current_task())
+
+    assert asyncio.run(main()) == 0
+
+
+def test_tasks_at_the_same_time_have_a_limit_each() -> None:
+    async def main() -> list[Any]:
+        late = [within(0.01 * turn, forever()) for turn in range(20)]
+        early = [within(60, at_once()) for _ in range(20)]
+        return await asyncio.gather(*late, *early, return_exceptions=True)
+
+    late = [isinstance(found, asyncio.TimeoutError) for found in asyncio.run(main())]
+    assert late == [True] * 20 + [False] * 20
+
+
+def test_every_event_loop_has_timers_of_its_own() -> None:
+    async def main() -> None:
+        await within(60, at_once())
+        with pytest.raises(asyncio.TimeoutError):
+            await within(0, forever())
+
+    for _ in range(3):
+        asyncio.run(main())

@@ -18,7 +18,7 @@ from .._aside import asked, ended
 from .._calling.exchange import Exchange
 from .._drive import _wait, _wait_async
 from .._time import sleep
-from .._timeout import within as within_async
+from .._timeout import start
 from ..errors import Refused
 from ._answer import AsyncAnswer, SyncAnswer
 from ._backend import LATE, within
@@ -81,12 +81,17 @@ class AsyncIO(_Common):
             return await work
         left = max(0.0, limit - time.monotonic())
         try:
-            if _on_asyncio():
-                return await within_async(left, work)
-            with anyio.fail_after(left):
-                return await work
-        except (TimeoutError, asyncio.TimeoutError):
-            raise httpx.ReadTimeout(LATE) from None
+            timer = start(left)
+        except RuntimeError:
+            return await _elsewhere(left, work)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if timer.was_late():
+                raise httpx.ReadTimeout(LATE) from None
+            raise
+        finally:
+            timer.stop()
 
     async def sleep(self, exchange: Exchange, duration: float) -> None:
         virtual = getattr(exchange.policy._clock, "sleep", None)
@@ -109,9 +114,10 @@ class AsyncIO(_Common):
         await ended(work)
 
 
-def _on_asyncio() -> bool:
+async def _elsewhere(left: float, work: Coroutine[Any, Any, T]) -> T:
+    """In an event loop that is not asyncio's."""
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        with anyio.fail_after(left):
+            return await work
+    except TimeoutError:
+        raise httpx.ReadTimeout(LATE) from None
