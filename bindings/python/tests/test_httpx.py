@@ -19,6 +19,8 @@ from autoglm_reliability.httpx import (
     RateLimitedError,
     RefusedError,
     ReliableTransport,
+    _headers,
+    _plan,
 )
 from autoglm_reliability.propagation import Inbound, serving
 from autoglm_reliability.testing import ManualClock
@@ -285,6 +287,35 @@ def test_the_callers_deadline_is_kept_and_told(make: Callable[..., Caller], cloc
         assert isinstance(caught.value, TimeoutError)
         assert caught.value.request.method == "GET"
         assert len(server.received) == 2
+
+
+def test_the_request_keeps_its_key_and_nothing_of_its_attempts(caller: Caller) -> None:
+    with ScriptedServer(answer(503), answer()) as server:
+        response = caller.request("POST", server.url, headers={"agr-attempt": "7", "AGR-Timeout-MS": "1"})
+    told = [received.headers for received in server.received]
+    assert [headers["agr-attempt"] for headers in told] == ["1", "2"]
+    assert all(1 < int(headers["agr-timeout-ms"]) <= 60_000 for headers in told)
+    assert response.request.headers["idempotency-key"] == told[0]["idempotency-key"]
+    assert not [name for name in response.request.headers if name.startswith("agr-")]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_headers_are_the_same_however_httpx_keeps_them(
+    make: Callable[..., Caller], clock: ManualClock, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_headers, "_KNOWN", known)
+    monkeypatch.setattr(_plan, "_PARTS_ARE_KNOWN", known)
+    caller = make(policy=quick(clock))
+    with ScriptedServer(answer(503), answer(), answer()) as server:
+        first = caller.request("POST", server.url, headers={"agr-attempt": "7", "X-Own": "a"})
+        second = caller.request("POST", server.url, headers={"Idempotency-Key": "own"})
+    told = [received.headers for received in server.received]
+    assert [headers["agr-attempt"] for headers in told] == ["1", "2", "1"]
+    assert told[0]["idempotency-key"] == told[1]["idempotency-key"] != "own"
+    assert told[2]["idempotency-key"] == "own"
+    assert [headers.get("x-own") for headers in told] == ["a", "a", None]
+    for response in (first, second):
+        assert not [name for name in response.request.headers if name.startswith("agr-")]
 
 
 def test_nothing_is_told_when_it_is_not_to_be(make: Callable[..., Caller], clock: ManualClock) -> None:

@@ -161,6 +161,7 @@ def test_a_closed_transport_says_so(kind: str) -> None:
         ({"policy": 1}, TypeError),
         ({"costs": 1}, TypeError),
         ({"idempotency_header": None}, TypeError),
+        ({"idempotency_header": "cl\u00e9"}, ArgumentError),
         ({"hold_json": -1}, ArgumentError),
         ({"buffer_body": -1}, ArgumentError),
         ({"max_pause": float("nan")}, ArgumentError),

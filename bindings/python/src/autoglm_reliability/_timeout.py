@@ -37,16 +37,9 @@ class Timer:
         self._expired = False
         self._before = 0
 
-    def _start(self, task: Any, timeout: float) -> None:
-        self._task = task
-        self._before = task.cancelling() if _COUNTED else 0
-        self._limit = limit = self._loop.time() + timeout
-        if limit < self._rings:
-            if self._handle is not None:
-                self._handle.cancel()
-            self._set(timeout)
-
     def _set(self, timeout: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
         self._rings = self._limit
         self._handle = self._loop.call_later(timeout, self._ring)
 
@@ -97,7 +90,12 @@ def start(timeout: float) -> Timer:
     if _timers.loop is not loop:
         _timers.loop, _timers.idle = loop, []
     timer = _timers.idle.pop() if _timers.idle else Timer(loop)
-    timer._start(asyncio.current_task(loop), timeout)
+    timer._task = task = asyncio.current_task(loop)
+    assert task is not None
+    timer._before = task.cancelling() if _COUNTED else 0
+    timer._limit = limit = loop.time() + timeout
+    if limit < timer._rings:
+        timer._set(timeout)
     return timer
 
 

@@ -19,7 +19,7 @@ from ..errors import ClosedError, DeadlineExceeded, RateLimited
 from ..policy import Policy
 from ..propagation import ATTEMPT_HEADER, LONGEST_MS, NOTHING, TIMEOUT_HEADER, Inbound
 from ..request import DEFAULTS, Request
-from .hosts import Host, Hosts
+from .hosts import NANOSECOND, Host, Hosts
 from .options import Options
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Methods that may be repeated by what they mean (RFC 9110, 9.2.2).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+#: Seconds from which on a time-out is none: AGR_FOREVER is longer than anything that a system call takes.
+LONGEST = 1e9
 #: Methods that get a key.
 KEYED = frozenset({"POST", "PATCH"})
 
@@ -153,7 +155,7 @@ class Exchange:
     def pause(self) -> float:
         """Seconds to wait before the first attempt, because the server has told an earlier request so; after
         them, resume(). Raises when that is longer than anybody waits."""
-        wait = self.host.pause() if self.host.resume_ns else 0.0
+        wait = self.host.pause()
         if wait == 0.0 or self.kind != c.AGR_STEP_ATTEMPT:
             return 0.0
         wait += random.random() * min(1.0, wait / 4)  # noqa: S311 - not all that wait are to come at once
@@ -169,13 +171,14 @@ class Exchange:
 
     def start(self) -> float:
         """Begins an attempt: its limit."""
-        self.limit = time.monotonic() + seconds(self.attempt_ns)
+        left = self.attempt_ns
+        self.limit = math.inf if left == c.AGR_FOREVER else time.monotonic() + left / NANOSECOND
         return self.limit
 
-    def headers(self) -> tuple[tuple[str, str], ...]:
+    def headers(self) -> tuple[tuple[str, int], ...]:
         """What this attempt tells the server."""
-        attempt, left = (ATTEMPT_HEADER, str(self.number)), self.attempt_ns // 1_000_000
-        return (attempt,) if left >= LONGEST_MS else (attempt, (TIMEOUT_HEADER, str(left)))
+        attempt, left = (ATTEMPT_HEADER, self.number), self.attempt_ns // 1_000_000
+        return (attempt,) if left >= LONGEST_MS else (attempt, (TIMEOUT_HEADER, left))
 
     def rest(self, delay: Optional[Duration]) -> None:
         """The server has said when it wants the next request."""
@@ -223,5 +226,4 @@ def least(asked: Optional[float], limit: float) -> Optional[float]:
     """Of two time-outs in seconds; None: there is none."""
     if asked is not None and asked <= limit:
         return asked
-    # AGR_FOREVER in seconds is longer than anything that a system call takes.
-    return limit if limit < 1e9 else asked
+    return limit if limit < LONGEST else asked

@@ -43,7 +43,10 @@ class Host:
 
 class Hosts:
     """A bounded table; the origin that was not used for the longest time goes first, and with it the policy
-    that was made for it. Its calls that are under way go on: they keep what they need alive."""
+    that was made for it. Its calls that are under way go on: they keep what they need alive.
+
+    latest  the one that was found last.
+    """
 
     def __init__(self, policy: PolicyOption, most: int) -> None:
         self._shared = policy if isinstance(policy, Policy) else None
@@ -53,18 +56,24 @@ class Hosts:
             self._make = policy
         self._most = most
         self._hosts: OrderedDict[str, Host] = OrderedDict()
+        self.latest: Optional[Host] = None
         self._lock = threading.Lock()
         self._closed = False
 
     def find(self, origin: str) -> Host:
+        latest = self.latest
+        if latest is not None and latest.origin == origin:
+            return latest  # as it was found last, its place is right
         with self._lock:
             host: Optional[Host] = self._hosts.get(origin)
             if host is not None:
                 self._hosts.move_to_end(origin)
-                return host
-            if self._closed:
+            elif self._closed:
                 raise ClosedError("the transport is closed")
-            return self._add(origin)
+            else:
+                host = self._add(origin)
+            self.latest = host
+            return host
 
     def _add(self, origin: str) -> Host:
         policy = self._shared
@@ -85,6 +94,7 @@ class Hosts:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+            self.latest = None
             while self._hosts:
                 self._drop(self._hosts.popitem()[1])
 

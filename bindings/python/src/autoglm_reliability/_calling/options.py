@@ -81,6 +81,8 @@ class Options:
             raise TypeError("costs: a function is needed")
         if not isinstance(self.idempotency_header, str):
             raise TypeError("idempotency_header: a str is needed")
+        if not self.idempotency_header.isascii():
+            raise ArgumentError("idempotency_header: the name of a header is ASCII", "idempotency_header")
         for name in ("hold_json", "buffer_body", "max_pause"):
             if not getattr(self, name) >= 0:
                 raise ArgumentError(f"{name} must not be negative", name)

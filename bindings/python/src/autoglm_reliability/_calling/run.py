@@ -91,24 +91,33 @@ class Run(Generic[A]):
     of_the_account  it was refused for the credentials' sake, not the request's.
     """
 
+    answer: Optional[A] = None
+    held = b""
+    whole = False
+    of_the_account = False
+    _error: Optional[Exception] = None
+    _digest: Optional[hashlib._Hash] = None
+    _passed = 0
+    _tail = b""
+
     def __init__(self, io: IO[A], exchange: Exchange, charged: int = 0) -> None:
         self._io = io
         self.exchange = exchange
         self._charged = charged
-        self.answer: Optional[A] = None
-        self.held = b""
-        self.whole = False
-        self.of_the_account = False
-        self._error: Optional[Exception] = None
-        self._passed = 0
-        self._digest = hashlib.sha256() if exchange.options.retry_after_first_byte else None
-        self._tail = b""
+        if exchange.options.retry_after_first_byte:
+            self._digest = hashlib.sha256()
+
+    @property
+    def obtained(self) -> A:
+        """What obtain() has returned."""
+        assert self.answer is not None
+        return self.answer
 
     async def obtain(self) -> A:
         """Makes attempts until there is an answer to pass on: a good one, or the last one. Raises the last
         attempt's exception, or a refusal."""
         try:
-            wait = self.exchange.pause()
+            wait = self.exchange.pause() if self.exchange.host.resume_ns else 0.0
             if wait:
                 await self._io.sleep(self.exchange, wait)
                 await self._step(partial(self.exchange.resume, wait))
@@ -125,10 +134,11 @@ class Run(Generic[A]):
         while True:
             kind = exchange.kind
             if kind == c.AGR_STEP_ATTEMPT:
-                await self._drop()
-                if await self._attempt():
-                    assert self.answer is not None
-                    return self.answer
+                if self.answer is not None:
+                    await self._drop()
+                answer = await self._attempt()
+                if answer is not None:
+                    return answer
             elif kind == c.AGR_STEP_DONE:
                 return await self._conclude()
             else:
@@ -137,9 +147,11 @@ class Run(Generic[A]):
                 await self._io.wait(exchange)
                 await self._step(exchange.go_on)
 
-    async def _attempt(self) -> bool:
-        """Whether there is a good answer."""
-        exchange, self._error = self.exchange, None
+    async def _attempt(self) -> Optional[A]:
+        """None: there is no good answer."""
+        exchange = self.exchange
+        if self._error is not None:
+            self._error = None
         try:
             limit = exchange.start()
             answer = await self._io.within(limit, self._send())
@@ -147,19 +159,19 @@ class Run(Generic[A]):
             self._error = error
             await self._drop()
             await self._fail(classify_failure(error, self._io.kinds))
-            return False
+            return None
         if answer.status >= 400:
             await self._fail(self._judged(answer))
-            return False
+            return None
         if answer.says_zero:
             exchange.rest(used_up(answer.get))
         if self.whole:
-            costs = self.costs_of(self.held)
+            costs = self.costs_of(self.held) if self._charged else ()
             if exchange.waits:
                 await self._io.aside(partial(exchange.succeed, costs))
             else:
                 exchange.succeed(costs)  # most calls end here
-        return True
+        return answer
 
     async def _step(self, work: Callable[[], object]) -> None:
         """A step of the policy's call, which waits only when a part of the policy is in a store."""
@@ -177,26 +189,20 @@ class Run(Generic[A]):
     async def _send(self) -> A:
         self.answer = answer = await self._io.send(self.exchange)
         if answer.status >= 400:
-            await self._hold(ERROR_BODY_BYTES)
-        elif self._is_held(answer):
-            await self._hold(self.exchange.options.hold_json)
+            await self._hold(answer, ERROR_BODY_BYTES)
+        elif answer.is_json and self._digest is None and self.exchange.options.hold_json:
+            await self._hold(answer, self.exchange.options.hold_json)
         return answer
 
-    def _is_held(self, answer: A) -> bool:
-        if not self.exchange.options.hold_json or self._digest is not None:
-            return False
-        return answer.is_json
-
-    async def _hold(self, most: int) -> None:
+    async def _hold(self, answer: A, most: int) -> None:
         """Reads the body as far as it is held before anything is passed on."""
-        assert self.answer is not None
         parts: list[bytes] = []
         length = 0
         while length <= most:
-            part = await self.answer.read()
+            part = await answer.read()
             if part is None:
                 self.whole = True
-                await self.answer.close()
+                await answer.close()
                 break
             parts.append(part)
             length += len(part)

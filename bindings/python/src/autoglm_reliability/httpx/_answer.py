@@ -5,20 +5,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Optional
+from typing import Any, Optional
 
 import httpx
 
-from .._calling.limits import Get
 from .._calling.run import Answer
 from ._headers import entries
 
 
 class HttpxAnswer(Answer):
+    _parts: Any = None
+
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
+        self._stream: Any = response.stream
         self.status: int = response.status_code
-        self.get: Get = response.headers.get
         self.is_json = self.says_zero = False
         # One look at all of them costs less than to ask for one by its name.
         for _, name, value in entries(response.headers):
@@ -26,6 +27,10 @@ class HttpxAnswer(Answer):
                 self.says_zero = True
             elif name == b"content-type":
                 self.is_json = value.startswith(b"application/json")
+
+    def get(self, name: str) -> Optional[str]:
+        value: Optional[str] = self.response.headers.get(name)
+        return value
 
     def came_from(self, url: httpx.URL) -> None:
         """The request that the client will take it for was made for another origin: its cookies are not that
@@ -47,11 +52,7 @@ class HttpxAnswer(Answer):
 
 
 class SyncAnswer(HttpxAnswer):
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(response)
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        self._stream = response.stream
-        self._parts: Optional[Iterator[bytes]] = None
+    _parts: Optional[Iterator[bytes]]
 
     async def read(self) -> Optional[bytes]:
         if self._parts is None:
@@ -63,11 +64,7 @@ class SyncAnswer(HttpxAnswer):
 
 
 class AsyncAnswer(HttpxAnswer):
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(response)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._stream = response.stream
-        self._parts: Optional[AsyncIterator[bytes]] = None
+    _parts: Optional[AsyncIterator[bytes]]
 
     async def read(self) -> Optional[bytes]:
         if self._parts is None:

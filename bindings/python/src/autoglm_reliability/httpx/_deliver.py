@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Callable, Generic, Optional, Protocol, TypeVar
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, Callable, Generic, Protocol, TypeVar
 
 import httpx
 
@@ -21,19 +21,21 @@ from ..propagation import current_inbound
 from ._answer import HttpxAnswer
 from ._endpoint import Endpoint
 from ._errors import KINDS, refused
-from ._plan import Sending, give_key, is_whole, origin_of
+from ._headers import Name
+from ._plan import Places, give_key, origin_of
 
 A = TypeVar("A", bound=HttpxAnswer)
 C = TypeVar("C", bound=HttpxAnswer, covariant=True)
 
 
-@dataclass
-class Delivery(Generic[A]):
-    run: Run[A]
-    answer: A
-
-
 class Beginning(IO[C], Protocol[C]):
+    """The attempts of `request`."""
+
+    request: httpx.Request
+
+    def restore(self) -> None:
+        """Leaves the request as it was before its attempts."""
+
     async def begun(self, begin: Callable[[], Exchange]) -> Exchange:
         """What may wait for a store. Whoever is cancelled meanwhile has begun nothing."""
 
@@ -44,26 +46,32 @@ class Deliverer(Generic[A]):
         hosts: Hosts,
         options: Options,
         endpoints: Sequence[Endpoint],
-        io: Callable[[Sending], Beginning[A]],
+        io: Callable[[httpx.Request], Beginning[A]],
     ) -> None:
         self._hosts = hosts
+        self._places = Places(hosts)
         self._options = options
+        name = options.idempotency_header
+        self._key = Name(name) if name else None
         self._endpoints = endpoints
         self._io = io
 
-    async def deliver(self, request: httpx.Request) -> Delivery[A]:
-        repeatable, resendable = give_key(request, self._options), is_whole(request)
-        if not self._endpoints:
-            return await self._to(request, repeatable, resendable)
-        targets = self._targets(request) if resendable else [request]
+    def deliver(self, request: httpx.Request, whole: bool) -> Coroutine[Any, Any, Run[A]]:
+        """whole: its body can be sent as often as one likes. The run has an answer to pass on."""
+        repeatable = give_key(request, self._key)
+        if self._endpoints:
+            return self._to_one(request, repeatable, whole)
+        return self._to(request, repeatable, whole)
+
+    async def _to_one(self, request: httpx.Request, repeatable: bool, whole: bool) -> Run[A]:
+        targets = self._targets(request) if whole else [request]
         until = math.inf
         for target in targets[:-1]:
-            run = await self._begin(Sending(target), repeatable, resendable, until)
+            run = await self._begin(self._io(target), repeatable, whole, until)
             until = min(until, time.monotonic() + run.exchange.remaining)
-            delivery = await self._tried(run)
-            if delivery is not None:
-                return _of(request, target, delivery)
-        return _of(request, targets[-1], await self._to(targets[-1], repeatable, resendable, until))
+            if await self._tried(run):
+                return _of(request, target, run)
+        return _of(request, targets[-1], await self._to(targets[-1], repeatable, whole, until))
 
     def _targets(self, request: httpx.Request) -> list[httpx.Request]:
         rest = self._endpoints[0].rest_of(request.url)
@@ -71,48 +79,46 @@ class Deliverer(Generic[A]):
             return [request]
         return [endpoint.request(request, rest) for endpoint in self._endpoints]
 
-    async def _begin(self, sending: Sending, repeatable: bool, resendable: bool, until: float) -> Run[A]:
-        request, io = sending.request, self._io(sending)
-        costs = None if self._options.costs is None else tuple(self._options.costs(request))
-        host, inbound = self._hosts.find(origin_of(request.url)), current_inbound()
-
-        def begin() -> Exchange:
-            return Exchange(self._hosts, host, self._options, repeatable, resendable, costs, until, inbound)
-
+    async def _begin(self, io: Beginning[A], repeatable: bool, resendable: bool, until: float) -> Run[A]:
+        options, request = self._options, io.request
+        costs = None if options.costs is None else tuple(options.costs(request))
+        host = self._places.find(request.url)
+        how = (self._hosts, host, options, repeatable, resendable, costs, until, current_inbound())
         try:
-            exchange = await io.begun(begin) if host.policy._waits else begin()
+            exchange = await io.begun(partial(Exchange, *how)) if host.policy._waits else Exchange(*how)
         except Refused as error:
             raise refused(error) from None
         return Run(io, exchange, 0 if costs is None else len(costs))
 
     async def _to(
         self, request: httpx.Request, repeatable: bool, resendable: bool, until: float = math.inf
-    ) -> Delivery[A]:
-        sending = Sending(request)
-        run = await self._begin(sending, repeatable, resendable, until)
+    ) -> Run[A]:
+        io = self._io(request)
+        run = await self._begin(io, repeatable, resendable, until)
         try:
-            return Delivery(run, await run.obtain())
+            await run.obtain()
+            return run
         finally:
-            sending.restore()
+            io.restore()
 
-    async def _tried(self, run: Run[A]) -> Optional[Delivery[A]]:
-        """None: it is the next endpoint's turn."""
+    async def _tried(self, run: Run[A]) -> bool:
+        """No: it is the next endpoint's turn."""
         try:
             answer = await run.obtain()
         except httpx.TransportError as error:
             if not _next_may_try(run, error):
                 raise
-            return None
+            return False
         if answer.status < 400 or not _next_may_answer(run, answer.status):
-            return Delivery(run, answer)
+            return True
         await run.close()
-        return None
+        return False
 
 
-def _of(request: httpx.Request, target: httpx.Request, delivery: Delivery[A]) -> Delivery[A]:
+def _of(request: httpx.Request, target: httpx.Request, run: Run[A]) -> Run[A]:
     if origin_of(target.url) != origin_of(request.url):
-        delivery.answer.came_from(target.url)
-    return delivery
+        run.obtained.came_from(target.url)
+    return run
 
 
 def _next_may_try(run: Run[A], error: httpx.TransportError) -> bool:

@@ -10,6 +10,7 @@ import httpx
 
 # The name as it was given, in lower case, and the value.
 Entries = list[tuple[bytes, bytes, bytes]]
+Names = tuple[bytes, ...]
 _KNOWN = getattr(httpx.Headers({"A": "b"}), "_list", None) == [(b"A", b"a", b"b")]
 
 
@@ -21,22 +22,51 @@ def entries(headers: httpx.Headers) -> Entries:
     return [(name, name.lower(), value) for name, value in headers.raw]
 
 
-def has(headers: httpx.Headers, name: str) -> bool:
-    wanted = name.lower().encode()
-    return wanted in [entry[1] for entry in entries(headers)]
+class Name:
+    """Of a header that is looked for in many requests."""
+
+    __slots__ = ("_lower", "_raw", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._raw = text.encode("ascii")
+        self._lower = self._raw.lower()
+
+    def is_in(self, headers: httpx.Headers) -> bool:
+        lower = self._lower
+        for entry in headers._list if _KNOWN else entries(headers):  # noqa: SIM110 - any() makes more ado
+            if entry[1] == lower:
+                return True
+        return False
+
+    def add_to(self, headers: httpx.Headers, value: str) -> None:
+        """Where it is not yet."""
+        if _KNOWN:
+            headers._list.append((self._raw, self._lower, value.encode("ascii")))
+        else:
+            headers[self._text] = value
 
 
-def put(headers: httpx.Headers, values: Iterable[tuple[str, str]]) -> None:
-    """Each in place of those of its name, if there are any."""
+def tell(headers: httpx.Headers, values: Iterable[tuple[str, int]], names: Names) -> None:
+    """Sets these, of the headers with one of the names, and takes the others of them away."""
     if not _KNOWN:
-        for name, value in values:
-            headers[name] = value
+        take_back(headers, names)
+        headers.update({name: str(value) for name, value in values})
+        return
+    for entry in headers._list:
+        if entry[1] in names:
+            take_back(headers, names)
+            break
+    for name, value in values:
+        raw = name.encode()
+        headers._list.append((raw, raw, b"%d" % value))
+
+
+def take_back(headers: httpx.Headers, names: Names) -> None:
+    """Takes away those with one of the names, which are in lower case."""
+    if not _KNOWN:
+        for name in names:
+            headers.pop(name.decode("ascii"), None)
         return
     found: Entries = headers._list
-    for name, value in values:
-        raw = name.encode("ascii")
-        lower = raw.lower()
-        if lower in [entry[1] for entry in found]:
-            headers[name] = value
-        else:
-            found.append((raw, lower, value.encode("ascii")))
+    found[:] = [entry for entry in found if entry[1] not in names]

@@ -28,25 +28,20 @@ from ._plan import Sending
 T = TypeVar("T")
 
 
-class _Common:
+class _Common(Sending):
     kinds = KINDS
-
-    def __init__(self, sending: Sending) -> None:
-        self._sending = sending
 
     def refused(self, error: Refused) -> Exception:
         return refused(error)
 
 
 class SyncIO(_Common):
-    def __init__(self, inner: httpx.BaseTransport, sending: Sending) -> None:
-        super().__init__(sending)
-        self._inner = inner
+    _inner: httpx.BaseTransport
 
     async def send(self, exchange: Exchange) -> SyncAnswer:
-        timeouts = self._sending.prepare(exchange)
-        response = self._inner.handle_request(self._sending.request)
-        self._sending.prepare_body(exchange, timeouts)
+        timeouts = self.prepare(exchange)
+        response = self._inner.handle_request(self.request)
+        timeouts["read"] = self.body_read
         return SyncAnswer(response)
 
     async def within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
@@ -66,14 +61,12 @@ class SyncIO(_Common):
 
 
 class AsyncIO(_Common):
-    def __init__(self, inner: httpx.AsyncBaseTransport, sending: Sending) -> None:
-        super().__init__(sending)
-        self._inner = inner
+    _inner: httpx.AsyncBaseTransport
 
     async def send(self, exchange: Exchange) -> AsyncAnswer:
-        timeouts = self._sending.prepare(exchange)
-        response = await self._inner.handle_async_request(self._sending.request)
-        self._sending.prepare_body(exchange, timeouts)
+        timeouts = self.prepare(exchange)
+        response = await self._inner.handle_async_request(self.request)
+        timeouts["read"] = self.body_read
         return AsyncAnswer(response)
 
     async def within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:

@@ -5,11 +5,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from typing import Optional
 
 import httpx
 
 from .._calling.run import Run, run_now
 from ._answer import AsyncAnswer, SyncAnswer
+
+
+class Held(httpx.SyncByteStream, httpx.AsyncByteStream, AsyncIterator[bytes]):
+    """A body that has been read already, to be passed on once. It is no generator, for asyncio keeps account
+    of each of those."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body: Optional[bytes] = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        body, self._body = self._body, None
+        return iter(() if body is None else (body,))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        body, self._body = self._body, None
+        if body is None:
+            raise StopAsyncIteration
+        return body
 
 
 class SyncBody(httpx.SyncByteStream):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar
 
@@ -11,15 +12,15 @@ import httpx
 
 from .._calling.hosts import Hosts
 from .._calling.options import Options
-from .._calling.run import run_now
+from .._calling.run import Run, run_now
 from ..policy import Policy
 from ._answer import AsyncAnswer, SyncAnswer
 from ._backend import limit_reads
-from ._deliver import Deliverer, Delivery
+from ._deliver import Deliverer
 from ._endpoint import Endpoint
 from ._io import AsyncIO, SyncIO
-from ._plan import buffered_length, origin_of
-from ._stream import AsyncBody, SyncBody
+from ._plan import buffered_length, is_whole, origin_of
+from ._stream import AsyncBody, Held, SyncBody
 
 Self = TypeVar("Self", bound="_Common")
 
@@ -63,14 +64,16 @@ class ReliableTransport(_Common, httpx.BaseTransport):
         self._set_up(endpoints, options)
         self._inner = httpx.HTTPTransport() if transport is None else transport
         limit_reads(self._inner)
-        self._deliver = self._deliverer(lambda sending: SyncIO(self._inner, sending)).deliver
+        self._deliver = self._deliverer(partial(SyncIO, self._inner)).deliver
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if buffered_length(request, self._options):
+        whole = is_whole(request)
+        if not whole and buffered_length(request, self._options):
             request.read()
-        delivery: Delivery[SyncAnswer] = run_now(self._deliver(request))
-        response, run = delivery.answer.response, delivery.run
-        response.stream = httpx.ByteStream(run.held) if run.whole else SyncBody(run)
+            whole = True
+        run: Run[SyncAnswer] = run_now(self._deliver(request, whole))
+        response = run.obtained.response
+        response.stream = Held(run.held) if run.whole else SyncBody(run)
         return response
 
     def close(self) -> None:
@@ -103,14 +106,16 @@ class AsyncReliableTransport(_Common, httpx.AsyncBaseTransport):
     ) -> None:
         self._set_up(endpoints, options)
         self._inner = httpx.AsyncHTTPTransport() if transport is None else transport
-        self._deliver = self._deliverer(lambda sending: AsyncIO(self._inner, sending)).deliver
+        self._deliver = self._deliverer(partial(AsyncIO, self._inner)).deliver
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if buffered_length(request, self._options):
+        whole = is_whole(request)
+        if not whole and buffered_length(request, self._options):
             await request.aread()
-        delivery: Delivery[AsyncAnswer] = await self._deliver(request)
-        response, run = delivery.answer.response, delivery.run
-        response.stream = httpx.ByteStream(run.held) if run.whole else AsyncBody(run)
+            whole = True
+        run: Run[AsyncAnswer] = await self._deliver(request, whole)
+        response = run.obtained.response
+        response.stream = Held(run.held) if run.whole else AsyncBody(run)
         return response
 
     async def aclose(self) -> None:

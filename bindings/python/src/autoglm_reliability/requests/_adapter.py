@@ -141,7 +141,7 @@ class _IO:
         connect = least(connect, min(exchange.connect_ns / 1e9, total))
         first = least(read, min(exchange.first_byte_ns / 1e9, total))
         if exchange.options.propagate:
-            self._request.headers.update(exchange.headers())
+            self._request.headers.update((name, str(value)) for name, value in exchange.headers())
         if self._rewind and exchange.number > 1:
             rewind_body(self._request)
         response = HTTPAdapter.send(self._adapter, self._request, timeout=(connect, first), **self._how)
