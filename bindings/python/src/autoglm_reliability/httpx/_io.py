@@ -101,6 +101,10 @@ class AsyncIO(_Common):
             await self.sleep(exchange, exchange.call._raw.wait_ns / 1e9)
 
     async def begun(self, begin: Callable[[], Exchange]) -> Exchange:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("a policy with a part in a store needs the event loop of asyncio") from None
         return await asked(begin, Exchange.close)
 
     async def aside(self, work: Callable[[], object]) -> None:
