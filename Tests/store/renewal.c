@@ -187,6 +187,28 @@ static void it_ends_while_the_store_is_asked(int32_t on_error) {
   agr_policy_destroy(policy);
 }
 
+/* And of the call's: there is no wait beyond its deadline, whether one begins or goes on. */
+static void it_takes_what_is_left_for_a_wait(int32_t on_error, int begins) {
+  agr_policy *policy = policy_with(on_error, 57 * second + 500 * millisecond);
+  agr_call *call = begin(policy);
+  slowness = begins ? 600 * millisecond : 0;
+  fail_at(call, 2 * second);
+  if (!begins) {
+    CHECK(step.kind == AGR_STEP_WAIT && is_about(step.wait_ns, 4 * second));
+    slowness = 600 * millisecond;
+    renewal = AGR_OK;
+    const int before = renewals;
+    go_on_at(call, step.wait_ns);
+    CHECK(renewals > before);
+    CHECK(step.kind == AGR_STEP_WAIT && step.wait_ns <= step.remaining_ns);
+  } else {
+    CHECK(step.kind == AGR_STEP_DONE && step.reason == AGR_REASON_DEADLINE);
+  }
+  slowness = 0;
+  agr_call_destroy(call);
+  agr_policy_destroy(policy);
+}
+
 int main(void) {
   for (int32_t on_error = AGR_STORE_REFUSE; on_error <= AGR_STORE_LOCAL; ++on_error) {
     it_is_asked_for_again(on_error);
@@ -194,6 +216,8 @@ int main(void) {
     its_time_passes(on_error);
     it_is_anothers(on_error);
     it_ends_while_the_store_is_asked(on_error);
+    it_takes_what_is_left_for_a_wait(on_error, 1);
+    it_takes_what_is_left_for_a_wait(on_error, 0);
   }
   return finish();
 }

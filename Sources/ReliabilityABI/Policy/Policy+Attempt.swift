@@ -148,6 +148,11 @@ extension Policy {
       loseLease(call)
       return
     }
+    // A store may have taken what was left for it.
+    if waits && wait >= call.pointee.remaining {
+      finish(call, .deadline, .deadline, retryAfter: wait)
+      return
+    }
     call.pointee.phase = phase
     call.pointee.waitUntil = Time.add(call.pointee.now, wait)
     call.pointee.step.become(.wait, reason, component, attempt: call.pointee.attempt)
@@ -170,11 +175,15 @@ extension Policy {
       pollJoined(call)
       return
     }
+    if waits && !renewInTime(call) {
+      loseLease(call)
+      return
+    }
     let left = Time.subtract(call.pointee.waitUntil, call.pointee.now)
     if left > 0 && call.pointee.remaining > 0 {
       let rest = Swift.min(left, call.pointee.remaining)
-      call.pointee.step.wait = rest
-      if waits { renewWithin(call, rest) }
+      call.pointee.step.wait =
+        waits ? Swift.min(rest, Time.subtract(call.pointee.renewAt, call.pointee.now)) : rest
       return
     }
     if call.pointee.phase == .waitingForLimiter {
@@ -188,15 +197,16 @@ extension Policy {
     }
   }
 
-  /// Goes on with a wait, in which the lease may have to be asked for again.
+  /// Asks for the lease again when the wait was cut for that; the time which that takes is the wait's. False: it was
+  /// lost.
   @inline(never)
-  private func renewWithin(_ call: Handle<Call>, _ rest: Int64) {
-    guard call.pointee.now >= call.pointee.renewAt else {
-      let time = Time.subtract(call.pointee.renewAt, call.pointee.now)
-      call.pointee.step.wait = Swift.min(rest, time)
-      return
-    }
-    if keepLease(call, over: rest) { shorten(call, rest) } else { loseLease(call) }
+  private func renewInTime(_ call: Handle<Call>) -> Bool {
+    let left = Time.subtract(call.pointee.waitUntil, call.pointee.now)
+    let rest = Swift.min(left, call.pointee.remaining)
+    guard rest > 0 && call.pointee.now >= call.pointee.renewAt else { return true }
+    guard keepLease(call, over: rest) else { return false }
+    call.pointee.renewAt = Time.add(call.pointee.now, untilRenewal(call))
+    return true
   }
 
   // MARK: - Refusals
