@@ -77,6 +77,7 @@ PROGRAMS = [
     ["test_signals"],
     ["test_time_source"],
     ["test_slewed_clock"],
+    ["test_clock_held_up"],
     ["test_forks"],
     ["test_region_objects"],
     ["test_store_limiter"],
