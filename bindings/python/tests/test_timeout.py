@@ -79,10 +79,17 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.delays: list[float] = []
+        self.handles: list[asyncio.TimerHandle] = []
 
     def call_later(self, delay: float, *arguments: Any, **names: Any) -> asyncio.TimerHandle:
         self.delays.append(delay)
-        return super().call_later(delay, *arguments, **names)
+        handle = super().call_later(delay, *arguments, **names)
+        self.handles.append(handle)
+        return handle
+
+    def left(self) -> int:
+        """How many of them are still to ring."""
+        return sum(not handle.cancelled() for handle in self.handles)
 
 
 def in_loop(main: Any) -> list[float]:
@@ -150,3 +157,14 @@ def test_every_event_loop_has_timers_of_its_own() -> None:
 
     for _ in range(3):
         asyncio.run(main())
+
+
+def test_loops_that_take_turns_in_a_thread_are_left_no_heap_of_timers() -> None:
+    loops = [Loop(), Loop()]
+    for _ in range(10):
+        for loop in loops:
+            loop.run_until_complete(within(60, at_once()))
+    left = [loop.left() for loop in loops]
+    for loop in loops:
+        loop.close()
+    assert left == [0, 1]

@@ -67,7 +67,11 @@ class Timer:
         idle = _timers.idle
         if _timers.loop is self._loop and len(idle) < MOST_IDLE:
             idle.append(self)
-        elif self._handle is not None:
+        else:
+            self.drop()
+
+    def drop(self) -> None:
+        if self._handle is not None:
             self._handle.cancel()
 
 
@@ -79,6 +83,12 @@ class _Timers(threading.local):
     def __init__(self) -> None:
         self.idle: list[Timer] = []
 
+    def turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """To another loop. The one before may go on later, and is not to ring for nobody then."""
+        idle, self.idle, self.loop = self.idle, [], loop
+        for timer in idle:
+            timer.drop()
+
 
 _timers = _Timers()
 _COUNTED = hasattr(asyncio.Task, "uncancel")
@@ -88,7 +98,7 @@ def start(timeout: float) -> Timer:
     """For the present task; to be stopped. RuntimeError: there is no event loop of asyncio."""
     loop = asyncio.get_running_loop()
     if _timers.loop is not loop:
-        _timers.loop, _timers.idle = loop, []
+        _timers.turn(loop)
     timer = _timers.idle.pop() if _timers.idle else Timer(loop)
     timer._task = task = asyncio.current_task(loop)
     assert task is not None
