@@ -184,7 +184,8 @@ agr_status agr_keyed_limiter_create_in_store(agr_store *store, const char *name,
  * - Each process counts its own calls, and trips by them. Whichever opens or closes tells the store; the
  *   others take it over when they look, each sync_ns, one thread at a time, in an acquire. Such an acquire,
  *   and the report or acquire that changes the state, waits for the store, for the options' timeout_ns at the
- *   longest; no other call does.
+ *   longest; no other call does. A change that a policy's call had not the time to tell is told by a later one,
+ *   after sync_ns at the earliest.
  * - Half-open, the process that asks first has the probes, for open_ns and as long as it asks again; in all
  *   others an acquire is AGR_OPEN.
  * - When the store fails the breaker goes on by what it knows, and so does each process by itself: on_error

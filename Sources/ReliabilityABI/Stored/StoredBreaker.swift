@@ -19,6 +19,8 @@ struct StoredBreaker: ~Copyable {
   /// The generation of the engine that the store knows of.
   private let published: Atomic<UInt64>
   private let nextSync = Atomic<Int64>(0)
+  /// When a change that a caller had not the time to tell is told again.
+  private let nextPublish = Atomic<Int64>(0)
   /// Until when this process has the probes.
   private let probesUntil = Atomic<Int64>(0)
 
@@ -129,6 +131,7 @@ struct StoredBreaker: ~Copyable {
   }
 
   private func publish(_ now: Int64, _ limit: Int64, instead seen: UInt64) throws(Failure) {
+    guard systemNow() >= nextPublish.load(ordering: .relaxed) else { return }
     let standing = try engine.standing(now: now)
     guard
       published.compareExchange(
@@ -155,7 +158,8 @@ struct StoredBreaker: ~Copyable {
     } else if status == AGR_STALE {
       try follow(shared, now)
     } else if wait.isCut {
-      // The caller had not the time for it: the next one tells.
+      // The caller had not the time for it: another tells, but not each of them for as long as the store hangs.
+      nextPublish.store(Time.add(systemNow(), syncTime), ordering: .relaxed)
       _ = published.compareExchange(
         expected: standing.generation, desired: seen, ordering: .relaxed)
     }
