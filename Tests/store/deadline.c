@@ -239,6 +239,37 @@ static void haste_says_nothing_of_the_store(void) {
   CHECK_EQUAL(state_after(hour, "time"), AGR_BREAKER_OPEN, "time");
 }
 
+static agr_status hang(void *self, agr_store_bucket *buckets, uint32_t count, int64_t timeout_ns,
+                       uint32_t *out_refused, agr_error *why) {
+  (void)self, (void)buckets, (void)count, (void)out_refused, (void)why;
+  nanosleep(&(struct timespec){.tv_nsec = timeout_ns}, NULL);
+  return AGR_ERR_STORE;
+}
+
+/* The limiters' store takes all the time there is: that of the keys is still told that the run is not made. */
+static void what_was_begun_is_given_back(void) {
+  struct stub well = {.answer = AGR_OK}, hung_one = {.answer = AGR_OK};
+  static agr_store_api api;
+  api = stub_api;
+  api.take = hang;
+  const agr_store_driver driver = {&api, &hung_one};
+  agr_store *store = stubbed(&well, 0), *slow = NULL;
+  if (agr_store_create(&driver, NULL, &slow, &error) != AGR_OK) give_up(error.message);
+  struct parts parts = parts_in(store, AGR_STORE_REFUSE), others = parts_in(slow, AGR_STORE_REFUSE);
+  const struct parts both = {{others.limiters[0], others.limiters[1]}, NULL, parts.keys};
+  agr_policy *policy = policy_of(&both, 1, 0, 100 * millisecond);
+  agr_call *call = begin(policy, "k");
+  CHECK(is_done_by_deadline());
+  /* Begun, renewed or not, and given back: with a time in which that can be done. */
+  CHECK(well.calls >= 2 && well.timeout_ns > 1 && well.timeout_ns <= 20 * millisecond);
+  agr_call_destroy(call);
+  agr_policy_destroy(policy);
+  end_parts(&parts);
+  end_parts(&others);
+  agr_store_destroy(store);
+  agr_store_destroy(slow);
+}
+
 int main(void) {
   start_server(&server);
   for (int32_t on_error = AGR_STORE_REFUSE; on_error <= AGR_STORE_LOCAL; ++on_error) {
@@ -252,5 +283,6 @@ int main(void) {
   end_server(&server);
   a_driver_is_told_what_is_left();
   haste_says_nothing_of_the_store();
+  what_was_begun_is_given_back();
   return finish();
 }

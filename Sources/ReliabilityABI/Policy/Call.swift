@@ -119,6 +119,10 @@ struct Call: BitwiseCopyable {
     graceUntil = Time.add(time, StoreWait.telling)
   }
 
+  /// Begins what ends a call late in a step.
+  @inline(never)
+  mutating func allowGrace() { graceUntil = Time.add(systemNow(), StoreWait.telling) }
+
   /// The time that a store has taken is the call's.
   @inline(never)
   mutating func catchUp() { now = Swift.max(now, Swift.min(systemNow() &- lead, Time.max)) }

@@ -10,6 +10,8 @@ extension Policy {
     _ call: Handle<Call>, _ reason: Reason, _ component: Component, retryAfter: Int64 = 0,
     result: UnsafeRawPointer? = nil, _ length: Int = 0
   ) {
+    // Whatever has taken the time until the deadline, what the call holds is given back.
+    if waits && reason == .deadline { call.pointee.allowGrace() }
     giveBack(call)
     call.pointee.step.become(.done, reason, component, attempt: call.pointee.attempt)
     call.pointee.step.retryAfter = retryAfter
