@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from autoglm_reliability import Backoff, Jitter, Policy, Retry
+from autoglm_reliability._calling.hosts import Hosts
 from autoglm_reliability.httpx import AsyncReliableTransport, Endpoint, RateLimitedError, ReliableTransport
 from autoglm_reliability.testing import ManualClock
 from calling import Caller, quick
@@ -261,3 +262,21 @@ def test_threads_may_close_a_transport_that_others_use(clock: ManualClock) -> No
         transport.close()  # what was just being opened httpx opens all the same
     assert "200" in seen
     assert "the transport is closed" in seen
+
+
+def test_an_origin_that_makes_room_is_found_by_nobody_once_its_policy_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hosts = Hosts(None, 1)
+    found = []
+    close = Policy.close
+
+    def look(policy: Policy) -> None:
+        close(policy)
+        found.append(hosts.latest)
+
+    monkeypatch.setattr(Policy, "close", look)
+    hosts.find("http://one")
+    hosts.find("http://two")
+    assert found == [None]
+    hosts.close()

@@ -71,6 +71,7 @@ class Hosts:
             elif self._closed:
                 raise ClosedError("the transport is closed")
             else:
+                self.latest = None  # it may be the one that is dropped
                 host = self._add(origin)
             self.latest = host
             return host
