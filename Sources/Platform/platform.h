@@ -52,6 +52,15 @@ static inline int64_t platform_monotonic_ns(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* How long the machine was suspended since it was booted, while which CLOCK_MONOTONIC stands still. Exact to what
+ * may pass between two readings. */
+static inline int64_t platform_suspended_ns(void) {
+  struct timespec t;
+  int64_t monotonic = platform_monotonic_ns();
+  if (clock_gettime(CLOCK_BOOTTIME, &t) != 0) return 0;
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec - monotonic;
+}
+
 /* The processor's counter, which goes on at a constant rate, at least once a nanosecond; 0 on a processor without
  * one that is known here. On ARM it ticks at 24 MHz to 1 GHz, and is told in 64ths of a tick. */
 static inline uint64_t platform_counter(void) {

@@ -41,6 +41,8 @@ enum Clock {
   /// Over how long the rate is measured: long enough to be exact, and hardly with a suspension in it.
   private static let shortestMeasurement: Int64 = 20_000_000
   private static let longestMeasurement: Int64 = 10_000_000_000
+  /// What two readings of a suspension may differ by when there was none.
+  private static let longestSuspension: UInt64 = 1_000_000
   /// How far a reading of both clocks may lie apart, in windows.
   private static let pairingShare: UInt64 = 64
 
@@ -92,7 +94,9 @@ enum Clock {
       let top = time(since &+ window, offset)
       if pair.time < top { return top }
       let next = UInt64(bitPattern: pair.time &- time(pair.ticks, 0))
-      guard begin((pair.ticks, next), after: (since, offset)) else { continue }
+      // A window in which the counter would go round is over at once.
+      let start = pair.ticks > .max &- window ? pair.ticks &- window : pair.ticks
+      guard begin((start, next), after: (since, offset)) else { continue }
       // Somebody may have chosen the system's clock meanwhile.
       if state.wantedSource.load(ordering: .sequentiallyConsistent) == ClockSource.system.rawValue {
         leaveCounter()
@@ -132,19 +136,18 @@ enum Clock {
     if wanted == ClockSource.system.rawValue || !isTrusted() {
       time = platform_monotonic_ns()
     } else {
-      let ready = state.readyTicks.load(ordering: .acquiring)
-      if ready != 0 { return takeOver(ready) }
+      if state.isMeasured.load(ordering: .acquiring) { return takeOver() }
       time = measure()
     }
     // A time read after the counter took over may be ahead of what it gives.
     return present().0 == 0 ? time : readAnew()
   }
 
-  /// Begins with a window that is over already, the same whoever begins it. The clocks are read for the next one,
-  /// when it is plain to all that the system's clock was left.
-  private static func takeOver(_ ready: UInt64) -> Int64 {
-    let over = ready &- state.windowTicks.load(ordering: .relaxed)
+  /// Begins with a window that is over already, on every processor. The clocks are read for the next one, when it is
+  /// plain to all that the system's clock was left.
+  private static func takeOver() -> Int64 {
     let (since, offset) = present()
+    let over = platform_counter_ordered() &- 2 &* state.windowTicks.load(ordering: .relaxed)
     if since == 0 { _ = begin((over == 0 ? .max : over, offset), after: (since, offset)) }
     return readAnew()
   }
@@ -155,7 +158,12 @@ enum Clock {
     let firstTicks = state.measuredTicks.load(ordering: .acquiring)
     let pair = readBoth(0)
     let passed = pair.time &- firstTime
-    if firstTime == 0 || passed > longestMeasurement {
+    // While the machine was suspended one of the clocks stood still, and perhaps the other.
+    let suspended = platform_suspended_ns()
+    let wasAwake =
+      (suspended &- state.measuredSuspension.load(ordering: .relaxed)).magnitude
+      < longestSuspension
+    if firstTime == 0 || passed > longestMeasurement || !wasAwake {
       // Whoever finds it being written comes again.
       if firstTime >= 0,
         state.measuredTime.compareExchange(
@@ -163,6 +171,7 @@ enum Clock {
         ).exchanged
       {
         state.measuredTicks.store(pair.ticks, ordering: .relaxed)
+        state.measuredSuspension.store(suspended, ordering: .relaxed)
         state.measuredTime.store(pair.time, ordering: .releasing)
       }
       return pair.time
@@ -185,7 +194,7 @@ enum Clock {
       expected: 0, desired: TimeRatio(slow, ticks).reciprocal, ordering: .relaxed)
     _ = state.windowTicks.compareExchange(expected: 0, desired: window, ordering: .relaxed)
     _ = begin((0, UInt64(bitPattern: pair.time &- time(pair.ticks, 0))), after: (0, 0))
-    _ = state.readyTicks.compareExchange(expected: 0, desired: pair.ticks, ordering: .releasing)
+    state.isMeasured.store(true, ordering: .releasing)
     return pair.time
   }
 
@@ -234,8 +243,9 @@ private struct ClockState: ~Copyable {
   /// The first of the two readings; the time is 0 before, and -1 while they are written.
   let measuredTicks = Atomic<UInt64>(0)
   let measuredTime = Atomic<Int64>(0)
-  /// The counter at the second of the two; 0: rate and window are not known yet.
-  let readyTicks = Atomic<UInt64>(0)
+  let measuredSuspension = Atomic<Int64>(0)
+  /// Rate and window are known.
+  let isMeasured = Atomic<Bool>(false)
 }
 
 private let state = ClockState()
