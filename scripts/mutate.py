@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -60,11 +61,17 @@ def read() -> list[Mutation]:
 
 
 def run(command: list[str], work: Path, environment: dict[str, str] | None = None) -> bool:
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, cwd=work, env=environment, stdout=quiet, stderr=quiet, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, timeout=LIMIT)
+        return process.wait(LIMIT) == 0
     except subprocess.TimeoutExpired:
+        # What it has started hangs as well.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         return False
-    return done.returncode == 0
 
 
 # What a defect meets that the Swift suites have not noticed: programs of build/Tests, against the library as
