@@ -89,6 +89,7 @@ PROGRAMS = [
     ["test_region_objects"],
     ["test_store_limiter"],
     ["test_store_policy"],
+    ["test_store_renewal"],
 ]
 
 
