@@ -11,7 +11,7 @@ CHECKOUT := PYTHONPATH=bindings/python/src AUTOGLM_RELIABILITY_LIB=$(CURDIR)/bui
   aarch64 instructions wheel install package generate format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## installs what is missing: Debian packages (as root; else it says which), a Python environment
 	@scripts/install-deps

@@ -58,7 +58,9 @@ int main(void) {
   CHECK(agr_limiter_create_in_store(store, "leased", &bucket, &options, &config.limiters[0], &error) == AGR_OK);
   CHECK(agr_policy_create(&config, &policy, &error) == AGR_OK);
   CHECK(pthread_create(&thread, NULL, ask_for_one, config.limiters[0]) == 0);
-  while (!inside) nanosleep(&(struct timespec){.tv_nsec = millisecond}, NULL);
+  for (const int64_t end = agr_now_ns() + 60 * second; !inside && agr_now_ns() < end;)
+    nanosleep(&(struct timespec){.tv_nsec = millisecond}, NULL);
+  CHECK_EQUAL(inside, 1, "who asks");
   for (int i = 0; i < 3; ++i) {
     agr_call *call = NULL;
     agr_step step = {.struct_size = sizeof step};
