@@ -89,7 +89,7 @@ class Exchange:
         until: float = math.inf,
         inbound: Inbound = NOTHING,
     ) -> None:
-        self._single = not resendable or (inbound.attempt > 0 and not options.nested_retries)
+        self._single = not resendable or (inbound.retried_outside and not options.nested_retries)
         self.options = options
         self.repeatable = repeatable
         self.limit = math.inf
